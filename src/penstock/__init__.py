@@ -1,0 +1,29 @@
+"""Penstock: self-hosted serverless Python tasks whose concurrency you control.
+
+What a user imports, and nothing else. Every name is loaded when it is first used, so that `import penstock` works in
+a bare Python inside an instance, where only the standard library is sure to be there.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock.client import AsyncClient, Client
+    from penstock.runtime.errors import Throttled
+
+__version__ = "0.1.0"
+__all__ = ["AsyncClient", "Client", "Throttled", "__version__"]
+
+_HOME = {
+    "AsyncClient": "penstock.client",
+    "Client": "penstock.client",
+    "Throttled": "penstock.runtime.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'penstock' has no attribute '{name}'")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,1 @@
+"""Bundles of code, and where they lie."""

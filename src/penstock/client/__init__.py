@@ -1,0 +1,1 @@
+"""Requests as data; one sync and one async sender over them."""

@@ -1,0 +1,1 @@
+"""Where instances live: one protocol, one adapter a place."""

@@ -1,0 +1,176 @@
+"""Where instances live. Every adapter passes the same conformance suite, the simulated one included.
+
+The laws. Nothing here needs a file descriptor or a local path, so that another machine can be on the other end. Verbs
+return at once unless they are coroutines; what happens is told to the `Listener`, on the event loop, batched. For every
+launched instance `gone` is called exactly once, after everything else about it. Moments are monotonic seconds
+(`time.monotonic`). A payload and a result travel as the bytes they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """Say what an instance is made from; instances of equal blueprints are interchangeable.
+
+    `handler` is "module:callable" inside the bundle, `slots` how many tasks it serves at once (at least 1; async handlers
+    share one loop, sync ones a pool of that many threads), `timeout` the limit of one task in seconds (for the handler's
+    context only: the engine keeps the clock), `memory` the limit of an instance in bytes (None: none).
+    """
+
+    project: str
+    function: str
+    version: int
+    bundle: str
+    handler: str
+    slots: int = 1
+    reuse: bool = True
+    timeout: float = 30.0
+    memory: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineContext:
+    """Tell an instance about a pipeline, once and not with every task. `params` is a JSON object's bytes.
+
+    `key` is a number that is never used again for other contents.
+    """
+
+    key: int
+    name: str
+    params: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Ask for one execution. `attempt` identifies it in this server's life; `number` is 1 for a task's first attempt.
+
+    `timeout` is in seconds. `dated` asks for the moment of the handler's start to be told as soon as it has started, not
+    only with the end.
+    """
+
+    attempt: int
+    task: int
+    number: int
+    pipeline: PipelineContext
+    payload: bytes
+    timeout: float
+    dated: bool = False
+
+
+class Ending(Enum):
+    """Say how a handler ended, as its instance saw it."""
+
+    OK = 0
+    ERROR = 1
+    THROTTLED = 2
+    CANCELLED = 3
+
+
+@dataclass(slots=True)
+class End:
+    """Report the end of one execution. `body` is the JSON result, or the JSON error `{"type", "message", "traceback"}`.
+
+    `retry_after` (seconds) and `limit` are set by `THROTTLED` if the handler named them.
+    """
+
+    attempt: int
+    ending: Ending
+    body: bytes
+    started: float
+    finished: float
+    retry_after: float | None = None
+    limit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Report why an instance is gone: its exit code, or the signal that ended it; `detail` is for people.
+
+    `killed` is True if Penstock ended it on purpose.
+    """
+
+    code: int | None
+    signal: int | None
+    killed: bool
+    detail: str = ""
+
+
+class ImportFailed(Exception):
+    """Report that the handler's module cannot be imported, or has no such callable."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.message, self.traceback = message, traceback
+
+
+class Instance(Protocol):
+    """Be one running process, or one that is about to run. All verbs may be called at any time, also when it is gone."""
+
+    @property
+    def id(self) -> int:
+        """Return a number that no other instance of this server's life has."""
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """Return what it was made from."""
+
+    def run(self, runs: Sequence[Run]) -> None:
+        """Send executions, in one write. Allowed before `ready`: they start when the instance does."""
+
+    def cancel(self, attempts: Sequence[int]) -> None:
+        """Cancel executions: an async handler gets CancelledError; nothing happens to a sync one that has started."""
+
+    def stop(self) -> None:
+        """Let it end by itself when it has finished what it has. It gets no more `run` after this."""
+
+    def kill(self) -> None:
+        """End it now, with SIGKILL to it and to what it started."""
+
+
+class Listener(Protocol):
+    """Hear what instances do."""
+
+    def ready(self, instance: Instance, at: float) -> None:
+        """Hear that an instance has begun to read; executions sent before start now."""
+
+    def started(self, instance: Instance, starts: Sequence[tuple[int, float]]) -> None:
+        """Hear (attempt, moment) of handlers that started, for executions that are `dated`."""
+
+    def finished(self, instance: Instance, ends: Sequence[End]) -> None:
+        """Hear of executions that ended."""
+
+    def output(self, instance: Instance, attempt: int, stream: str, text: str) -> None:
+        """Hear output of a task (stream is stdout, stderr or log); attempt 0 when it belongs to none."""
+
+    def gone(self, instance: Instance, exit: Exit) -> None:  # noqa: A002
+        """Hear that an instance's process has ended and was reaped. What it ran and did not report has ended with it."""
+
+    def answers(self, instance: Instance, at: float) -> None:
+        """Hear that an instance answered a `ping` at that moment."""
+
+
+class Compute(Protocol):
+    """Make instances."""
+
+    async def open(self, listener: Listener) -> None:
+        """Begin: first end whatever an earlier server left running here, and wait until it is gone."""
+
+    async def close(self) -> None:
+        """End every instance and wait until all are gone."""
+
+    async def prepare(self, blueprint: Blueprint, timeout: float) -> None:
+        """Import the code so that `launch` is a fork. Raises `ImportFailed`, also when it takes longer than `timeout` s."""
+
+    def launch(self, blueprint: Blueprint) -> Instance:
+        """Start one instance of a prepared blueprint (it is prepared first if it is not)."""
+
+    def retire(self, blueprint: Blueprint) -> None:
+        """Say that no further instance of this blueprint is wanted soon."""
+
+    def ping(self, instance: Instance) -> None:
+        """Ask for a sign of life; `Listener.answers` tells of it. A handler that holds the GIL does not answer."""

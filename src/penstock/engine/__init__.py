@@ -1,0 +1,1 @@
+"""The loops that join admission, the store and instances, a file each."""

@@ -1,0 +1,1 @@
+"""The real engine on a virtual clock, with a scripted world."""

@@ -1,0 +1,1 @@
+"""Durable state: one protocol, one adapter a database."""

@@ -1,0 +1,241 @@
+"""What durable state can do. Every adapter passes the same conformance suite.
+
+The laws. A coroutine that writes returns when its rows are on disk (fsync); what arrives while one commit runs goes
+into the next one. Every write carries the epoch of the owner that opened the store: after a newer owner has opened it,
+writes raise `Fenced`. A write that finds no room on the disk raises `DiskFull` and leaves nothing behind. Ids and
+sequences are given by the engine. Every key starts with the project. Moments are wall-clock seconds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from penstock.domain.task import Attempt, Outcome, State, Task
+
+Kind = Literal["function", "pipeline", "limit"]
+Action = Literal["create", "change", "remove", "deploy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Describe one row of the ordered change log. `before` and `after` are settings with secrets already redacted."""
+
+    sequence: int
+    at: float
+    action: Action
+    kind: Kind
+    name: str
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Ask for one object to be put (settings given) or removed (settings None), and for its row in the change log.
+
+    `settings` is stored as it is, secrets included; `before` and `after` go to the log and must be redacted.
+    """
+
+    kind: Kind
+    name: str
+    action: Action
+    settings: Mapping[str, Any] | None
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """Hold a configuration object as it was written, secrets included."""
+
+    kind: Kind
+    name: str
+    settings: Mapping[str, Any]
+    created: float
+    updated: float
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Hold one immutable (bundle, settings) of a function."""
+
+    function: str
+    number: int
+    bundle: str
+    settings: Mapping[str, Any]
+    created: float
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAttempt:
+    """Hold what the store remembers of one attempt."""
+
+    number: int
+    outcome: Outcome
+    started: float | None
+    finished: float
+    error: bytes | None
+    version: int
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTask:
+    """Hold all the store knows of a task. `result` is the JSON result or error of its last attempt."""
+
+    id: int
+    pipeline: str
+    state: State
+    outcome: Outcome | None
+    priority: int
+    cost: float
+    key: str | None
+    attempts: int
+    interruptions: int
+    created: float
+    due: float | None
+    expires: float
+    started: float | None
+    finished: float | None
+    version: int
+    result: bytes | None
+    history: Sequence[StoredAttempt] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Hold a piece of output that a task wrote. `task` is 0 for output that belongs to no task."""
+
+    task: int
+    pipeline: str
+    function: str
+    attempt: int
+    at: float
+    stream: Literal["stdout", "stderr", "log"]
+    text: str
+
+
+class Store(Protocol):
+    """Keep what must survive. All verbs are coroutines; reads see every write that was awaited before them."""
+
+    async def open(self) -> None:
+        """Open, migrate forward, take ownership. Raises `Locked` while another owner is alive."""
+
+    async def close(self) -> None:
+        """Write what is pending and give ownership back."""
+
+    @property
+    def epoch(self) -> int:
+        """Return the number of this ownership: larger than every one before, and at most 2**23."""
+
+    async def project(self, name: str) -> int:
+        """Return the id of a project, making it if it is new."""
+
+    # tasks ------------------------------------------------------------------------------------------------------------
+    async def enqueue(self, project: int, tasks: Sequence[Task]) -> Mapping[int, int]:
+        """Write new tasks, `delayed` if they have a `due` moment, else `queued`.
+
+        Returns {position in `tasks`: id of the earlier task} for those whose (pipeline, key) was already known; these
+        were not written. Keys are remembered for `key_ttl` seconds of the adapter's settings after they were first seen.
+        """
+
+    async def record(self, project: int, attempts: Sequence[Attempt]) -> None:
+        """Write what became of tasks: state, outcome, result, counters, due moment.
+
+        A task that is not `durable` is inserted, having left no trace before. An attempt after which the task goes on
+        (queued, delayed) is kept in its history. The same task may occur more than once, in order.
+        """
+
+    async def note_starts(self, project: int, tasks: Sequence[Task]) -> None:
+        """Write that tasks are running, with their `attempts` and `interruptions` as they are now."""
+
+    async def recover(self, project: int) -> int:
+        """Turn tasks that were noted as running into queued ones with one interruption more; return how many."""
+
+    async def waiting(
+        self, project: int, pipeline: str, after: tuple[int, int] | None, limit: int, payload_bytes: int
+    ) -> list[Task]:
+        """Return queued tasks of a pipeline in the order of (-priority, id), those after the given pair only.
+
+        Payloads larger than `payload_bytes` are left on disk (None).
+        """
+
+    async def due(self, project: int, until: float, after: tuple[float, int] | None, limit: int) -> list[Task]:
+        """Return delayed tasks whose moment is at or before `until`, in the order of (due, id), after the given pair only.
+
+        Their payloads are left on disk."""
+
+    async def promote(self, project: int, ids: Sequence[int]) -> None:
+        """Turn delayed tasks into queued ones."""
+
+    async def payloads(self, project: int, ids: Sequence[int]) -> Mapping[int, bytes]:
+        """Return payloads from disk; unknown ids are left out."""
+
+    async def task(self, project: int, task_id: int) -> StoredTask | None:
+        """Return one task with the history of its earlier attempts, or None."""
+
+    async def tasks(
+        self,
+        project: int,
+        *,
+        pipeline: str | None = None,
+        state: State | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> list[StoredTask]:
+        """Return tasks, newest id first, without history; those with an id smaller than `before` only."""
+
+    async def counts(self, project: int) -> Mapping[str, Mapping[State, int]]:
+        """Return how many tasks each pipeline has in the states delayed, queued, running and dead."""
+
+    async def redrive(self, project: int, pipeline: str, ids: Sequence[int] | None, expires: float) -> int:
+        """Turn dead tasks (all of the pipeline's, or those named) into queued ones with no attempts spent.
+
+        Their `expires` becomes the given moment. Returns how many."""
+
+    async def discard(self, project: int, pipeline: str, states: Sequence[State]) -> int:
+        """Delete a pipeline's tasks in the given states, with their keys and history; return how many."""
+
+    # configuration ----------------------------------------------------------------------------------------------------
+    async def objects(self, project: int) -> list[StoredObject]:
+        """Return every function, pipeline and limit."""
+
+    async def apply(self, project: int, writes: Sequence[Write], at: float) -> list[Change]:
+        """Write objects and their rows in the change log in one transaction; return the rows."""
+
+    async def changes(self, project: int, after: int, limit: int) -> list[Change]:
+        """Return rows of the change log with a sequence larger than `after`, in order."""
+
+    async def add_version(
+        self, project: int, function: str, bundle: str, settings: Mapping[str, Any], at: float
+    ) -> Version:
+        """Write the next version of a function, not live yet. Numbers are 1, 2, 3…"""
+
+    async def set_live(self, project: int, function: str, number: int, at: float) -> Change:
+        """Make a version the live one, with a `deploy` row in the change log ({"version": n} before and after)."""
+
+    async def versions(self, project: int, function: str | None = None) -> list[Version]:
+        """Return the versions of a function (or of all), oldest first."""
+
+    # the rest -----------------------------------------------------------------------------------------------------------
+    async def write_output(self, project: int, lines: Sequence[Line]) -> None:
+        """Append output. It is the one write that need not be on disk when it returns."""
+
+    async def output(
+        self, project: int, *, task: int | None = None, pipeline: str | None = None, function: str | None = None,
+        after: int = 0, limit: int = 1000,
+    ) -> list[tuple[int, Line]]:  # fmt: skip
+        """Return (position, line) pairs in order, those behind position `after` only."""
+
+    async def save_note(self, project: int, name: str, body: bytes | None) -> None:
+        """Keep a small named body (None forgets it); the state of the limits at a clean stop, for one."""
+
+    async def note(self, project: int, name: str) -> bytes | None:
+        """Return a named body, or None."""
+
+    async def prune(self, project: int, ended_before: float, now: float, limit: int) -> int:
+        """Delete at most `limit` tasks that ended before a moment (dead ones stay), with what belongs to them.
+
+        Output of a deleted task and of the same age goes too, and keys that have expired at `now`. Returns how many rows
+        went; 0 means that there is nothing left to prune."""
