@@ -1,0 +1,459 @@
+"""Admission: which tasks may start now, and who is woken when a unit frees. The heart of Penstock.
+
+One deterministic, single-threaded object without awaits. A pipeline with waiting tasks is in exactly one place: the ready
+ring, the heap of moments, its own gate, or the wait queue of one shared gate (the slots of its function are one). So a
+pipeline that is idle or blocked costs nothing, and a freed unit calls only those that it can serve.
+
+Moments are monotonic seconds; `wall` is the wall clock at the same moment and serves for the expiry of tasks only.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from math import inf
+from typing import Final
+
+from penstock.domain.fairness import TIERS, WaitQueue
+from penstock.domain.limits import Gate, Slots
+from penstock.domain.queue import Queue, size_of
+from penstock.domain.settings import PipelineSpec
+from penstock.domain.task import Task
+
+IDLE: Final = "idle"
+READY: Final = "ready"
+MOMENT: Final = "moment"
+OWN: Final = "own"
+WAITING: Final = "waiting"
+PAUSED: Final = "paused"
+
+ALARM: Final = -1
+"""The ticket of an entry in the heap that stands for the expiry of a blocked pipeline's head."""
+
+ALONE: Final = 64
+"""How many tasks a pipeline starts in one turn when nobody else wants one."""
+
+
+class Pipeline:
+    """Hold what admission knows of a pipeline; `ticket` changes with its place, so that old entries are void."""
+
+    __slots__ = (
+        "alarm", "credit", "gates", "name", "own", "place", "queue", "slots", "ticket", "tier", "waits_at", "wakes_at",
+        "weight",
+    )  # fmt: skip
+
+    def __init__(self, name: str, slots: Slots) -> None:
+        self.name = name
+        self.queue = Queue()
+        self.slots = slots
+        self.own: Gate | None = None
+        self.gates: tuple[Gate, ...] = ()
+        self.tier = 1
+        self.weight = 1.0
+        self.credit = 0.0
+        self.ticket = 0
+        self.place = IDLE
+        self.waits_at: Gate | Slots | None = None  # the gate that blocked it last
+        self.wakes_at = inf  # its moment, while its place is the heap
+        self.alarm = inf  # when its head expires, if it is anywhere but in the heap
+
+
+class Start:
+    """Hold what one admitted task took; `undated` until the start of its handler is known."""
+
+    __slots__ = ("gates", "pipeline", "slots", "task", "undated")
+
+    def __init__(self, task: Task, pipeline: Pipeline) -> None:
+        self.task = task
+        self.pipeline = pipeline
+        self.gates = pipeline.gates
+        self.slots = pipeline.slots
+        self.undated = bool(pipeline.gates)
+
+    @property
+    def dated(self) -> bool:
+        """Say whether the moment of the handler's start matters to a limit."""
+        return any(gate.dated for gate in self.gates)
+
+
+@dataclass(slots=True)
+class Admitted:
+    """Report what one call of `admit` decided: starts, tasks past their age, and tasks that could never start."""
+
+    starts: list[Start] = field(default_factory=list)
+    expired: list[Task] = field(default_factory=list)
+    impossible: list[tuple[Task, str]] = field(default_factory=list)
+
+
+class Admission:
+    """Decide. `most` bounds the tasks of a pipeline that are kept in memory, `memory` (bytes) those of all together."""
+
+    def __init__(self, *, most: int = 2000, memory: int = 256 << 20) -> None:
+        self.pipelines: dict[str, Pipeline] = {}
+        self.gates: dict[str, Gate] = {}
+        self.slots: dict[str, Slots] = {}
+        self.hungry: dict[str, None] = {}  # pipelines whose next page should come from the store
+        self._most = most
+        self._memory = memory
+        self._bytes = 0
+        self._ready: WaitQueue[Pipeline] = WaitQueue()
+        self._open: dict[Gate | Slots, None] = {}  # gates that may have room for those who wait there
+        self._moments: list[tuple[float, int, Pipeline | Gate, int]] = []
+        self._count = 0
+        self._typical = 1.0  # the cost of a usual task, to size turns with
+
+    # configuration ------------------------------------------------------------------------------------------------
+    def configure(self, spec: PipelineSpec, slots: str, shared: Sequence[str] = ()) -> Pipeline:
+        """Make a pipeline or change it; the change holds from the next start on.
+
+        `slots` names where its tasks run, `shared` the limits that they pass beside the pipeline's own.
+        """
+        place = self.slots.setdefault(slots, Slots(slots))
+        pipeline = self.pipelines.get(spec.name)
+        if pipeline is None:
+            pipeline = self.pipelines[spec.name] = Pipeline(spec.name, place)
+        self._leave(pipeline)
+        pipeline.slots = place
+        pipeline.tier = TIERS.index(spec.tier)
+        pipeline.weight = spec.weight
+        gates = tuple(self.gates[name] for name in shared)
+        if spec.rates or spec.concurrency is not None or pipeline.own is not None:
+            own = pipeline.own = pipeline.own or Gate(spec.name, owner=pipeline)
+            own.configure(spec.rates, spec.concurrency)
+            gates = (own, *gates)
+        pipeline.gates = gates
+        self._settle(pipeline, paused=spec.paused)
+        return pipeline
+
+    def limit(self, gate: Gate) -> None:
+        """Make a shared limit known, or let those who wait at a changed one try again."""
+        self.gates[gate.name] = gate
+        self._opened(gate)
+
+    def remove(self, name: str) -> list[Task]:
+        """Forget a pipeline; return the tasks it had in memory."""
+        pipeline = self.pipelines.pop(name)
+        self._leave(pipeline)
+        pipeline.place = PAUSED
+        self.hungry.pop(name, None)
+        self._bytes -= pipeline.queue.bytes
+        return pipeline.queue.clear()
+
+    def pause(self, name: str) -> None:
+        """Start no more of a pipeline's tasks."""
+        self._leave(self.pipelines[name])
+        self.pipelines[name].place = PAUSED
+
+    def resume(self, name: str) -> None:
+        """Undo `pause`, and any hold."""
+        pipeline = self.pipelines[name]
+        if pipeline.own is not None:
+            pipeline.own.held_until = -inf
+        self._leave(pipeline)
+        self._settle(pipeline, paused=False)
+
+    def hold(self, name: str, until: float) -> None:
+        """Start no more of a pipeline's tasks before a moment."""
+        pipeline = self.pipelines[name]
+        if pipeline.own is None:
+            pipeline.own = Gate(name, owner=pipeline)
+            pipeline.gates = (pipeline.own, *pipeline.gates)
+        pipeline.own.held_until = max(pipeline.own.held_until, until)
+
+    def hold_limit(self, name: str, until: float) -> None:
+        """Let nothing pass a shared limit before a moment."""
+        gate = self.gates[name]
+        gate.held_until = max(gate.held_until, until)
+
+    # tasks --------------------------------------------------------------------------------------------------------
+    def offer(self, name: str, tasks: Iterable[Task]) -> None:
+        """Let new tasks of one pipeline wait; those for which memory has no room stay in the store only."""
+        pipeline = self.pipelines[name]
+        queue = pipeline.queue
+        before = queue.bytes
+        most = self._most if self._bytes < self._memory else 64
+        for task in tasks:
+            queue.offer(task, most)
+        self._bytes += queue.bytes - before
+        self._fed(pipeline)
+
+    def put_back(self, tasks: Iterable[Task]) -> None:
+        """Let tasks that have been out wait again, each at its old place in its queue."""
+        for task in tasks:
+            pipeline = self.pipelines[task.pipeline]
+            before = pipeline.queue.bytes
+            pipeline.queue.put_back(task)
+            self._bytes += pipeline.queue.bytes - before
+            self._fed(pipeline)
+
+    def page_in(self, name: str, tasks: list[Task], upto: tuple[int, int] | None) -> None:
+        """Take in the page of the store that a hungry pipeline waited for."""
+        pipeline = self.pipelines[name]
+        before = pipeline.queue.bytes
+        pipeline.queue.page_in(tasks, upto)
+        self._bytes += pipeline.queue.bytes - before
+        self._fed(pipeline)
+
+    def withdraw_task(self, name: str, task_id: int) -> Task | None:
+        """Take a waiting task out (it is cancelled); None if it is not in memory."""
+        pipeline = self.pipelines[name]
+        before = pipeline.queue.bytes
+        task = pipeline.queue.remove(task_id)
+        self._bytes += pipeline.queue.bytes - before
+        return task
+
+    def started(self, start: Start, at: float) -> None:
+        """Date what a task took at the moment its handler started."""
+        if start.undated:
+            start.undated = False
+            for gate in start.gates:
+                gate.date(at, start.task.cost)
+                self._opened(gate)
+
+    def finish(self, start: Start, started_at: float | None) -> None:
+        """Free what a task took, now that its work has really ended; None if its handler never started.
+
+        Its slot comes back by `provide`, if its instance takes more."""
+        for gate in start.gates:
+            if start.undated:
+                if started_at is None:
+                    gate.undate(start.task.cost)
+                else:
+                    gate.date(started_at, start.task.cost)
+            gate.release()
+            self._opened(gate)
+        start.undated = False
+
+    def provide(self, slots: str, count: int) -> None:
+        """Add free slots (negative: take away such as were free)."""
+        place = self.slots.setdefault(slots, Slots(slots))
+        place.free += count
+        self._opened(place)
+
+    # decisions ----------------------------------------------------------------------------------------------------
+    def admit(self, now: float, wall: float, most: int = 512) -> Admitted:
+        """Decide which tasks start now, at most about `most` of them."""
+        result = Admitted()
+        self._pass_moments(now, wall, result)
+        while len(result.starts) < most:
+            if self._open:
+                gate = next(iter(self._open))
+                del self._open[gate]
+                self._serve(gate, now, wall, result, most)
+            else:
+                pipeline = self._ready.pop()
+                if pipeline is None:
+                    break
+                self._turn(pipeline, None, self._ready, now, wall, result)
+        return result
+
+    def next_wakeup(self) -> float | None:
+        """Return the moment at which `admit` should be called again if nothing else happens; None for never."""
+        if self._open or self._ready.count:
+            return -inf
+        while self._moments:
+            moment, _, thing, ticket = self._moments[0]
+            if self._is_void(moment, thing, ticket):
+                heappop(self._moments)
+            else:
+                return moment
+        return None
+
+    def demand(self, slots: str, now: float, most: int) -> int:
+        """Return how many more slots could be used at once, counted up to `most`."""
+        place = self.slots.get(slots)
+        if place is None or place.waiters is None:
+            return 0
+        wanted = 0.0
+        for pipeline in place.waiters:
+            room = min((gate.room(now) for gate in pipeline.gates), default=inf)
+            backlog = inf if pipeline.queue.more else len(pipeline.queue)
+            wanted += min(room, backlog)
+            if wanted >= most:
+                return most
+        return int(wanted)
+
+    # places -------------------------------------------------------------------------------------------------------
+    def _pass_moments(self, now: float, wall: float, result: Admitted) -> None:
+        while self._moments and self._moments[0][0] <= now:
+            moment, _, thing, ticket = heappop(self._moments)
+            if self._is_void(moment, thing, ticket):
+                continue
+            if isinstance(thing, Gate):
+                thing.wakes_at = inf
+                self._opened(thing)
+            elif ticket != ALARM:
+                self._make_ready(thing)
+            else:
+                thing.alarm = inf
+                self._expire(thing, wall, result)
+                self._set_alarm(thing, now, wall)
+
+    def _serve(self, gate: Gate | Slots, now: float, wall: float, result: Admitted, most: int) -> None:
+        ring = gate.waiters
+        if ring is None:
+            return
+        while len(result.starts) < most:
+            pipeline = ring.pop()
+            if pipeline is None or self._turn(pipeline, gate, ring, now, wall, result) is gate:
+                return
+        self._open[gate] = None
+
+    def _turn(
+        self,
+        pipeline: Pipeline,
+        via: Gate | Slots | None,
+        ring: WaitQueue[Pipeline],
+        now: float,
+        wall: float,
+        result: Admitted,
+    ) -> Gate | Slots | None:
+        """Start tasks of a pipeline whose turn it is, and find its next place; return the gate that blocks it, if one does.
+
+        Turns are sized by cost (deficit round robin, Shreedhar and Varghese 1995): whoever is alone takes many at once.
+        """
+        pipeline.ticket += 1
+        queue = pipeline.queue
+        gratis = 0 if ring.count else ALONE
+        pipeline.credit += self._typical * pipeline.weight
+        begun = len(result.starts)
+        self._expire(pipeline, wall, result)
+        while (task := queue.head()) is not None:
+            if not gratis and pipeline.credit < task.cost:
+                pipeline.place, pipeline.waits_at = (READY, None) if via is None else (WAITING, via)
+                ring.push(pipeline)
+                return None
+            gate, at = self._blocked(pipeline, task.cost, now, via)
+            if gate is not None:
+                if at == inf and task.cost > gate.most_cost():
+                    result.impossible.append((self._pop(pipeline), gate.name))
+                    continue
+                pipeline.credit = min(pipeline.credit, task.cost)
+                self._block(pipeline, gate, at, now, wall, called=gate is via and len(result.starts) == begun)
+                return gate
+            result.starts.append(self._start(pipeline, now))
+            if gratis:
+                gratis -= 1
+            else:
+                pipeline.credit -= task.cost
+            self._typical += 0.01 * (task.cost - self._typical)
+            self._expire(pipeline, wall, result)
+        pipeline.credit = 0.0
+        pipeline.place, pipeline.waits_at = IDLE, None
+        self._look_hungry(pipeline)
+        return None
+
+    def _blocked(
+        self, pipeline: Pipeline, cost: float, now: float, via: Gate | Slots | None
+    ) -> tuple[Gate | Slots | None, float]:
+        """Return the first gate that a task cannot pass now, and until when; those who wait there already go first."""
+        for gate in pipeline.gates:
+            if gate is not via and gate.waiters is not None and gate.waiters.count:
+                return gate, now
+            at = gate.ready_at(now, cost)
+            if at > now:
+                return gate, at
+        slots = pipeline.slots
+        if slots.free <= 0 or (slots is not via and slots.waiters is not None and slots.waiters.count):
+            return slots, inf
+        return None, now
+
+    def _block(
+        self, pipeline: Pipeline, gate: Gate | Slots, at: float, now: float, wall: float, *, called: bool
+    ) -> None:
+        """Put a pipeline where it waits; one that was called and could not go keeps its turn."""
+        pipeline.waits_at = gate
+        self._look_hungry(pipeline)
+        if gate is pipeline.own:
+            if at < inf:
+                pipeline.place = MOMENT
+                pipeline.wakes_at = at
+                self._push_moment(min(at, self._expiry(pipeline, now, wall)), pipeline, pipeline.ticket)
+                return
+            pipeline.place = OWN
+        else:
+            pipeline.place = WAITING
+            if gate.waiters is None:
+                gate.waiters = WaitQueue()
+            if called:
+                gate.waiters.push_front(pipeline)
+            else:
+                gate.waiters.push(pipeline)
+            if isinstance(gate, Gate) and now < at < gate.wakes_at:
+                gate.wakes_at = at
+                self._push_moment(at, gate, 0)
+        self._set_alarm(pipeline, now, wall)
+
+    def _start(self, pipeline: Pipeline, now: float) -> Start:
+        task = self._pop(pipeline)
+        for gate in pipeline.gates:
+            gate.take(now, task.cost)
+        pipeline.slots.free -= 1
+        return Start(task, pipeline)
+
+    def _pop(self, pipeline: Pipeline) -> Task:
+        task = pipeline.queue.pop()
+        self._bytes -= size_of(task)
+        return task
+
+    def _expire(self, pipeline: Pipeline, wall: float, result: Admitted) -> None:
+        while (task := pipeline.queue.head()) is not None and task.expires <= wall:
+            result.expired.append(self._pop(pipeline))
+
+    def _expiry(self, pipeline: Pipeline, now: float, wall: float) -> float:
+        task = pipeline.queue.head()
+        return inf if task is None else now + max(0.0, task.expires - wall)
+
+    def _set_alarm(self, pipeline: Pipeline, now: float, wall: float) -> None:
+        """See to it that a blocked pipeline's head expires in time."""
+        at = self._expiry(pipeline, now, wall)
+        if at < pipeline.alarm:
+            pipeline.alarm = at
+            self._push_moment(at, pipeline, ALARM)
+
+    def _push_moment(self, at: float, thing: Pipeline | Gate, ticket: int) -> None:
+        self._count += 1
+        heappush(self._moments, (at, self._count, thing, ticket))
+
+    def _is_void(self, moment: float, thing: Pipeline | Gate, ticket: int) -> bool:
+        if isinstance(thing, Gate):
+            return thing.wakes_at != moment
+        return thing.alarm != moment if ticket == ALARM else thing.ticket != ticket
+
+    def _opened(self, gate: Gate | Slots) -> None:
+        """Let those who wait at a gate try again, as many as it can serve."""
+        owner = gate.owner
+        if owner is not None:
+            if owner.place is OWN:
+                self._make_ready(owner)
+        elif gate.waiters is not None and gate.waiters.count:
+            self._open[gate] = None
+
+    def _make_ready(self, pipeline: Pipeline) -> None:
+        pipeline.ticket += 1
+        pipeline.place, pipeline.waits_at = READY, None
+        self._ready.push(pipeline)
+
+    def _fed(self, pipeline: Pipeline) -> None:
+        if pipeline.place is IDLE and len(pipeline.queue):
+            self._make_ready(pipeline)
+        self._look_hungry(pipeline)
+
+    def _leave(self, pipeline: Pipeline) -> None:
+        """Take a pipeline out of wherever it is."""
+        if pipeline.place is WAITING and pipeline.waits_at is not None and pipeline.waits_at.waiters is not None:
+            pipeline.waits_at.waiters.leave(pipeline)
+        elif pipeline.place is READY:
+            self._ready.leave(pipeline)
+        else:
+            pipeline.ticket += 1
+        pipeline.place, pipeline.waits_at = IDLE, None
+
+    def _settle(self, pipeline: Pipeline, *, paused: bool) -> None:
+        if paused:
+            pipeline.place = PAUSED
+        else:
+            self._fed(pipeline)
+
+    def _look_hungry(self, pipeline: Pipeline) -> None:
+        if pipeline.queue.more and len(pipeline.queue) * 2 < self._most:
+            self.hungry[pipeline.name] = None

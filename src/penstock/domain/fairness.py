@@ -1,0 +1,74 @@
+"""Fair turns: round robin inside a tier, fixed shares between the tiers."""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, Generic, Protocol, TypeVar
+
+TIERS: Final = ("realtime", "background", "batch")
+SHARES: Final = (90, 8, 2)
+"""Parts of what is scarce: realtime up to 90 %, background and batch 4:1 of the rest. Unused shares pass on."""
+
+
+class Waiter(Protocol):
+    """Stand in a wait queue: `ticket` is a number that changes whenever the waiter goes elsewhere."""
+
+    tier: int
+    ticket: int
+
+
+W = TypeVar("W", bound=Waiter)
+
+
+class WaitQueue(Generic[W]):
+    """Hold waiters so that turns go round within a tier, and tiers get their shares (stride scheduling, Waldspurger 1995).
+
+    An entry counts only while its waiter still holds the ticket, so that leaving from the middle costs nothing.
+    """
+
+    __slots__ = ("_passes", "_rings", "count")
+
+    def __init__(self) -> None:
+        self._rings: tuple[deque[tuple[int, W]], ...] = (deque(), deque(), deque())
+        self._passes = [0.0, 0.0, 0.0]
+        self.count = 0
+
+    def push(self, waiter: W) -> None:
+        """Let a waiter stand at the end of its tier's ring."""
+        self._enter(waiter.tier)
+        self._rings[waiter.tier].append((waiter.ticket, waiter))
+
+    def push_front(self, waiter: W) -> None:
+        """Give a waiter its turn back: it was called, and could not go."""
+        self._enter(waiter.tier)
+        self._rings[waiter.tier].appendleft((waiter.ticket, waiter))
+        self._passes[waiter.tier] -= 1 / SHARES[waiter.tier]
+
+    def pop(self) -> W | None:
+        """Call the waiter whose turn it is; None if there is none."""
+        while self.count:
+            tier = min((t for t in (0, 1, 2) if self._rings[t]), key=self._passes.__getitem__)
+            ticket, waiter = self._rings[tier].popleft()
+            if waiter.ticket == ticket:
+                self._passes[tier] += 1 / SHARES[tier]
+                self.count -= 1
+                return waiter
+        for ring in self._rings:
+            ring.clear()
+        return None
+
+    def leave(self, waiter: W) -> None:
+        """Forget a waiter that is somewhere in here."""
+        waiter.ticket += 1
+        self.count -= 1
+
+    def __iter__(self) -> Iterator[W]:
+        for ring in self._rings:
+            for ticket, waiter in ring:
+                if waiter.ticket == ticket:
+                    yield waiter
+
+    def _enter(self, tier: int) -> None:
+        if not self._rings[tier]:  # a tier that was away has saved nothing up
+            present = [self._passes[t] for t in (0, 1, 2) if self._rings[t]]
+            self._passes[tier] = max(self._passes[tier], min(present, default=0.0))
+        self.count += 1

@@ -1,0 +1,253 @@
+"""Limits: strict sliding rates with pacing, and concurrency, joined in gates that pipelines pass through.
+
+The law of a rate `n per period`: in any half-open window of `period`, at most n starts. A unit is *charged* when a
+task is admitted and *dated* when its handler has started; it can be used again one period after that date. So the law
+is stated at handler start, and delays on the way cannot break it.
+
+Moments are monotonic seconds. Nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from penstock.domain.fairness import WaitQueue
+    from penstock.domain.settings import RateSpec
+    from penstock.domain.admission import Pipeline
+
+CATCH_UP: Final = 0.050
+"""How late (seconds) a paced start may be and still not delay the ones after it: lateness is not lost throughput."""
+
+EXACT: Final = 128
+"""Up to this many units per period every date is kept; above, dates are merged into runs of `period / 256`."""
+
+
+class Rate:
+    """Allow n units in any window of `period`, paced evenly (`smooth`) or as they come (`window`).
+
+    The pacing is a GCRA (ITU-T I.371) whose theoretical arrival time may lag behind by `CATCH_UP`; the law is a log of
+    dates, run-length merged and rounded up, so that its size is bounded whatever n is.
+    """
+
+    __slots__ = ("_dated", "_grain", "_runs", "_tat", "burst", "interval", "metered", "n", "period", "smooth")
+
+    def __init__(self, spec: RateSpec) -> None:
+        self._runs: deque[list[float]] | None = (
+            None  # [first date, last date, units]; None costs an idle pipeline nothing
+        )
+        self._dated = 0.0
+        self._tat = -inf
+        self.configure(spec)
+
+    def configure(self, spec: RateSpec) -> None:
+        """Change the rate in place: what was used stays used, so a lower rate holds from the next start on."""
+        self.n = spec.n
+        self.period = spec.period + spec.margin
+        self.interval = self.period / spec.n
+        self.smooth = spec.style == "smooth"
+        self.burst = (spec.burst - 1) * self.interval if spec.burst > 1 else 0.0
+        self.metered = spec.meter == "cost"
+        self._grain = 0.0 if spec.n <= EXACT else self.period / 256
+
+    def inherit(self, other: Rate) -> None:
+        """Take over the dates of a rate that this one replaces."""
+        self._runs = None if other._runs is None else deque([list(run) for run in other._runs])
+        self._dated = other._dated
+
+    def ready_at(self, now: float, units: float, charged: float) -> float:
+        """Return when `units` can be taken, `now` at the earliest; inf while that depends on starts not yet dated."""
+        missing = units - self._free(now, charged)
+        at = max(now, self._tat - self.burst) if self.smooth else now
+        if missing <= 0:
+            return at
+        for _first, last, count in self._runs or ():
+            missing -= count
+            if missing <= 0:
+                return max(at, last + self.period)
+        return inf
+
+    def room(self, now: float, charged: float) -> float:
+        """Return how many units can be taken now, one after the other."""
+        free = self._free(now, charged)
+        if not self.smooth:
+            return free
+        if self._tat == -inf:
+            paced = 1 + self.burst / self.interval
+        else:
+            paced = (max(now - self._tat, -inf) + self.burst) / self.interval + 1
+        return min(free, max(0.0, paced))
+
+    def take(self, now: float, units: float) -> None:
+        """Pace what follows; the units themselves are counted by the gate until they are dated."""
+        if self.smooth:
+            self._tat = max(self._tat, now - CATCH_UP) + units * self.interval
+
+    def date(self, at: float, units: float) -> None:
+        """Note that `units` were used by a handler that started at a moment."""
+        runs = self._runs
+        if runs is None:
+            runs = self._runs = deque()
+        self._dated += units
+        if runs:
+            run = runs[-1]
+            # Dates may arrive out of order; taking the later one is on the safe side of the law.
+            if at <= run[1] or at - run[0] <= self._grain:
+                run[1] = max(run[1], at)
+                run[2] += units
+                return
+        runs.append([at, at, units])
+
+    def use_up(self, now: float) -> None:
+        """Behave as if all units had just been used: what a crash forgot cannot be exceeded then."""
+        self._runs = deque([[now, now, float(self.n)]])
+        self._dated = float(self.n)
+        self._tat = now + self.interval
+
+    def dates(self, now: float) -> list[list[float]]:
+        """Return what still counts, as [seconds ago, units] pairs, to be kept over a clean stop."""
+        self._free(now, 0.0)
+        return [[now - last, units] for _first, last, units in self._runs or ()]
+
+    def restore(self, now: float, dates: list[list[float]], away: float) -> None:
+        """Take back what `dates` returned, `away` seconds later."""
+        for ago, units in dates:
+            self.date(now - ago - away, units)
+
+    def _free(self, now: float, charged: float) -> float:
+        runs = self._runs
+        if runs:
+            oldest = now - self.period
+            while runs and runs[0][1] <= oldest:
+                self._dated -= runs.popleft()[2]
+            if not runs:
+                self._dated = 0.0
+        return self.n - self._dated - charged
+
+
+class Gate:
+    """Join the rates and the concurrency that one name stands for: a pipeline's own, a shared limit's, a function's.
+
+    A task takes from all of them or from none. `in_use` counts running tasks, `undated` those among them whose start has
+    not been reported (as tasks and as cost). The wait queue of a gate belongs to admission.
+    """
+
+    __slots__ = (
+        "concurrency",
+        "held_until",
+        "in_use",
+        "name",
+        "owner",
+        "rates",
+        "undated_cost",
+        "undated_tasks",
+        "waiters",
+        "wakes_at",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        rates: tuple[RateSpec, ...] = (),
+        concurrency: int | None = None,
+        owner: Pipeline | None = None,
+    ) -> None:
+        self.name = name
+        self.owner = owner  # the pipeline whose own gate this is: nobody else can wait here
+        self.rates = tuple(Rate(spec) for spec in rates)
+        self.concurrency = concurrency
+        self.held_until = -inf
+        self.in_use = 0
+        self.undated_tasks = 0
+        self.undated_cost = 0.0
+        self.waiters: WaitQueue[Pipeline] | None = None  # made when something first waits here
+        self.wakes_at = inf
+
+    def configure(self, rates: tuple[RateSpec, ...], concurrency: int | None) -> None:
+        """Change the limits in place. A rate keeps the dates of the one with its period, else of the longest one."""
+        old = {rate.period: rate for rate in self.rates}
+        longest = max(self.rates, key=lambda rate: rate.period, default=None)
+        fresh = []
+        for spec in rates:
+            rate = old.pop(spec.period + spec.margin, None)
+            if rate is not None:
+                rate.configure(spec)
+            else:
+                rate = Rate(spec)
+                if longest is not None:
+                    rate.inherit(longest)
+            fresh.append(rate)
+        self.rates = tuple(fresh)
+        self.concurrency = concurrency
+
+    @property
+    def dated(self) -> bool:
+        """Say whether the moment of a handler's start matters here."""
+        return bool(self.rates)
+
+    def most_cost(self) -> float:
+        """Return the largest cost that can ever pass."""
+        return min((rate.n for rate in self.rates if rate.metered), default=inf)
+
+    def ready_at(self, now: float, cost: float) -> float:
+        """Return when a task of this cost may pass, `now` at the earliest; inf while that depends on another task."""
+        if self.concurrency is not None and self.in_use >= self.concurrency:
+            return inf
+        at = max(now, self.held_until)
+        for rate in self.rates:
+            units, charged = (cost, self.undated_cost) if rate.metered else (1.0, self.undated_tasks)
+            at = max(at, rate.ready_at(now, units, charged))
+        return at
+
+    def room(self, now: float) -> float:
+        """Return how many tasks of cost 1 could pass now."""
+        if self.held_until > now:
+            return 0.0
+        room = inf if self.concurrency is None else max(0, self.concurrency - self.in_use)
+        for rate in self.rates:
+            room = min(room, rate.room(now, self.undated_cost if rate.metered else self.undated_tasks))
+        return room
+
+    def take(self, now: float, cost: float) -> None:
+        """Let one task pass: charge it."""
+        self.in_use += 1
+        self.undated_tasks += 1
+        self.undated_cost += cost
+        for rate in self.rates:
+            rate.take(now, cost if rate.metered else 1.0)
+
+    def date(self, at: float, cost: float) -> None:
+        """Date the units of a task whose handler started at a moment."""
+        for rate in self.rates:
+            rate.date(at, cost if rate.metered else 1.0)
+        self.undate(cost)
+
+    def undate(self, cost: float) -> None:
+        """Give back units whose handler never started."""
+        self.undated_tasks -= 1
+        self.undated_cost = self.undated_cost - cost if self.undated_tasks else 0.0
+
+    def release(self) -> None:
+        """Free the concurrency of a task whose work has really ended."""
+        self.in_use -= 1
+
+
+class Slots:
+    """Count the free places in the instances of one (function, environment); admission starts no task without one.
+
+    It is a gate that the engine fills: instances bring slots when they are ready and get them back when a task ends.
+    """
+
+    __slots__ = ("free", "name", "waiters")
+    owner = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.free = 0
+        self.waiters: WaitQueue[Pipeline] | None = None
+
+    def most_cost(self) -> float:
+        """Return the largest cost that can ever pass: any."""
+        return inf

@@ -1,0 +1,137 @@
+"""One pipeline's waiting tasks: a sorted prefix in memory, the rest in the store.
+
+Tasks are sorted by (priority, larger first; id). What sorts before the end of the prefix comes in and may push the end
+out; what sorts behind it stays in the store once the prefix is full. `more` says that the store has tasks behind it.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from typing import Final
+
+from penstock.domain.task import Task
+
+OVERHEAD: Final = 300
+"""Bytes that a task takes in memory beside its payload."""
+
+Key = tuple[int, int]
+
+
+def key_of(task: Task) -> Key:
+    """Return what sorts a task within its pipeline."""
+    return (-task.priority, task.id)
+
+
+class Queue:
+    """Hold the prefix. A task that is not durable is nowhere else, so it always stays in it."""
+
+    __slots__ = ("_arrived", "_tasks", "bytes", "horizon", "more")
+
+    def __init__(self) -> None:
+        self._tasks: deque[Task] | None = None  # None costs an idle pipeline nothing
+        self.bytes = 0
+        self.more = False
+        self._arrived = False  # something went to the store only since the last page was asked for
+        self.horizon: Key | None = None  # with `more`, durable tasks behind this are in the store only
+
+    def __len__(self) -> int:
+        return len(self._tasks) if self._tasks else 0
+
+    def head(self) -> Task | None:
+        """Return the task that is next, or None."""
+        return self._tasks[0] if self._tasks else None
+
+    def pop(self) -> Task:
+        """Take the next task out."""
+        tasks = self._tasks
+        assert tasks, "pop from an empty queue"
+        task = tasks.popleft()
+        self.bytes -= size_of(task)
+        if not tasks:
+            self._tasks = None
+        return task
+
+    def offer(self, task: Task, most: int) -> bool:
+        """Take a new task in, keeping at most `most` tasks; say False if it stays in the store only."""
+        tasks = self._tasks
+        key = key_of(task)
+        if task.durable:
+            behind = self.more and (self.horizon is None or key > self.horizon)
+            if not behind and tasks is not None and len(tasks) >= most and key > key_of(tasks[-1]):
+                self.more, self.horizon, behind = True, key_of(tasks[-1]), True
+            if behind:
+                self._arrived = True
+                return False
+        self._insert(task, key)
+        while len(self) > most and self._evict():
+            pass
+        return True
+
+    def put_back(self, task: Task) -> None:
+        """Take in a task that has been out. It stays here: the store may still hold it as running."""
+        self._insert(task, key_of(task))
+
+    def ask_page(self) -> Key | None:
+        """Return what the next page of the store begins behind (None: at its start)."""
+        self._arrived = False
+        return self.horizon
+
+    def page_in(self, tasks: list[Task], upto: Key | None) -> None:
+        """Take in a page of the store. `upto` is the last key that was read, None if the store has nothing behind the page."""
+        for task in tasks:
+            self._insert(task, key_of(task))
+        if upto is not None:
+            self.more, self.horizon = True, upto
+        else:
+            self.more = self._arrived
+            if tasks:
+                self.horizon = key_of(tasks[-1])
+
+    def remove(self, task_id: int) -> Task | None:
+        """Take a task out wherever it stands; None if it is not here."""
+        for task in self._tasks or ():
+            if task.id == task_id:
+                self._delete(task)
+                return task
+        return None
+
+    def clear(self) -> list[Task]:
+        """Take all tasks out; the store may still have more."""
+        tasks = list(self._tasks or ())
+        self._tasks, self.bytes = None, 0
+        return tasks
+
+    def tasks(self) -> list[Task]:
+        """Return the prefix in order."""
+        return list(self._tasks or ())
+
+    def _insert(self, task: Task, key: Key) -> None:
+        tasks = self._tasks
+        self.bytes += size_of(task)
+        if tasks is None:
+            self._tasks = deque((task,))
+        elif key > key_of(tasks[-1]):
+            tasks.append(task)
+        elif key < key_of(tasks[0]):
+            tasks.appendleft(task)
+        else:
+            tasks.insert(bisect_right(tasks, key, key=key_of), task)
+
+    def _delete(self, task: Task) -> None:
+        assert self._tasks is not None
+        self._tasks.remove(task)
+        self.bytes -= size_of(task)
+        if not self._tasks:
+            self._tasks = None
+
+    def _evict(self) -> bool:
+        assert self._tasks is not None
+        if not self._tasks[-1].durable:
+            return False
+        self.bytes -= size_of(self._tasks.pop())
+        self.more, self.horizon = True, key_of(self._tasks[-1])
+        return True
+
+
+def size_of(task: Task) -> int:
+    """Return about how many bytes a waiting task takes in memory."""
+    return OVERHEAD + (len(task.payload) if task.payload else 0)
