@@ -1,0 +1,215 @@
+"""Settings as the engine uses them: plain numbers, defaults filled in, secrets in clear, nothing left to parse.
+
+They are made from stored settings, which `settings.validate` has normalised; so nothing is checked here again, and ten
+thousand pipelines are read in a fraction of a second. What is equal is shared: most pipelines have no params of their
+own, and many have the same rate.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from json import dumps
+from typing import Any, Final, Literal
+
+from penstock.domain.redaction import reveal
+from penstock.domain.units import parse_backoff, parse_duration, parse_rate, parse_size
+
+Settings = Mapping[str, Any]
+Style = Literal["smooth", "window"]
+Meter = Literal["tasks", "cost"]
+Tier = Literal["realtime", "background", "batch"]
+OnTimeout = Literal["wait", "kill"]
+
+TIMEOUT: Final = 30.0
+IDLE_TIMEOUT: Final = 60.0
+MAX_INSTANCES: Final = 100
+ATTEMPTS: Final = 3
+BACKOFF: Final = (1.0, 300.0)
+MAX_AGE: Final = 14 * 86_400.0
+MAX_QUEUED: Final = 1_000_000
+MAX_PAYLOAD: Final = 256 * 1024
+
+_NO_PARAMS: Final = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class RateSpec:
+    """Allow n units in any window of `period` + `margin` seconds.
+
+    `burst` is how many may start at once: 1 is evenly paced (style `smooth`), and all n with style `window`. `meter` says
+    whether a task takes one unit (`tasks`) or as many as its cost.
+    """
+
+    n: float
+    period: float
+    style: Style = "smooth"
+    burst: float = 1.0
+    margin: float = 0.0
+    meter: Meter = "tasks"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSpec:
+    """Describe a shared limit."""
+
+    name: str
+    rates: tuple[RateSpec, ...] = ()
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSpec:
+    """Describe a function's instances. Durations are in seconds, `memory` in bytes; None means without limit.
+
+    `env` holds secrets in clear. `rates` and `concurrency` are ceilings over all that the function runs, whichever
+    pipeline it comes through.
+    """
+
+    name: str
+    handler: str
+    timeout: float = TIMEOUT
+    max_runtime: float | None = None
+    max_parallel_requests: int = 0
+    reuse: bool = True
+    memory: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    max_instances: int = MAX_INSTANCES
+    min_instances: int = 0
+    idle_timeout: float = IDLE_TIMEOUT
+    on_timeout: OnTimeout = "wait"
+    limits: tuple[str, ...] = ()
+    rates: tuple[RateSpec, ...] = ()
+    concurrency: int | None = None
+
+    @property
+    def slots(self) -> int:
+        """Return how many tasks an instance serves at once, 1 at least."""
+        return self.max_parallel_requests or 1
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSpec:
+    """Describe a pipeline. Durations are in seconds, `max_payload` in bytes, `backoff` is (first, longest) wait.
+
+    `params` is the bytes of a JSON object and `env` what its own instances get besides the function's; both hold secrets
+    in clear. `timeout` None takes the function's, `version` None the live one.
+    """
+
+    name: str
+    function: str
+    rates: tuple[RateSpec, ...] = ()
+    concurrency: int | None = None
+    limits: tuple[str, ...] = ()
+    params: bytes = field(default=_NO_PARAMS, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    attempts: int = ATTEMPTS
+    backoff: tuple[float, float] = BACKOFF
+    tier: Tier = "background"
+    max_age: float = MAX_AGE
+    max_queued: int = MAX_QUEUED
+    max_payload: int = MAX_PAYLOAD
+    paused: bool = False
+    remove_when_empty: bool = False
+    timeout: float | None = None
+    weight: float = 1.0
+    version: int | None = None
+
+
+def function_spec(name: str, settings: Settings) -> FunctionSpec:
+    """Return what the engine needs to know of a function, from its stored settings."""
+    get = settings.get
+    memory, max_runtime = get("memory"), get("max_runtime")
+    return FunctionSpec(
+        name=name,
+        handler=settings["handler"],
+        timeout=parse_duration(get("timeout", TIMEOUT)),
+        max_runtime=None if max_runtime is None else parse_duration(max_runtime),
+        max_parallel_requests=get("max_parallel_requests", 0),
+        reuse=get("reuse", True),
+        memory=None if memory is None else parse_size(memory),
+        env=_environment(get("env")),
+        max_instances=get("max_instances", MAX_INSTANCES),
+        min_instances=get("min_instances", 0),
+        idle_timeout=parse_duration(get("idle_timeout", IDLE_TIMEOUT)),
+        on_timeout=get("on_timeout", "wait"),
+        limits=_names(get("limits")),
+        rates=rate_specs(get("rate")),
+        concurrency=get("concurrency"),
+    )
+
+
+def limit_spec(name: str, settings: Settings) -> LimitSpec:
+    """Return what the engine needs to know of a shared limit, from its stored settings."""
+    return LimitSpec(name, rate_specs(settings.get("rate")), settings.get("concurrency"))
+
+
+def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:
+    """Return what the engine needs to know of a pipeline, from its stored settings."""
+    get = settings.get
+    retry, params, timeout = get("retry") or {}, get("params"), get("timeout")
+    return PipelineSpec(
+        name=name,
+        function=settings["function"],
+        rates=rate_specs(get("rate")),
+        concurrency=get("concurrency"),
+        limits=_names(get("limits")),
+        params=dumps(_reveal_each(params), separators=(",", ":")).encode() if params else _NO_PARAMS,
+        env=_environment(get("env")),
+        attempts=retry.get("attempts", ATTEMPTS),
+        backoff=parse_backoff(retry["backoff"]) if "backoff" in retry else BACKOFF,
+        tier=get("tier", "background"),
+        max_age=parse_duration(get("max_age", MAX_AGE)),
+        max_queued=get("max_queued", MAX_QUEUED),
+        max_payload=parse_size(get("max_payload", MAX_PAYLOAD)),
+        paused=get("paused", False),
+        remove_when_empty=get("remove_when_empty", False),
+        timeout=None if timeout is None else parse_duration(timeout),
+        weight=get("weight", 1.0),
+        version=get("version"),
+    )
+
+
+def rate_specs(written: object) -> tuple[RateSpec, ...]:
+    """Return the rates that a `rate` setting stands for: one or a list, each a text or a mapping."""
+    if written is None:
+        return ()
+    if isinstance(written, str):
+        return _single_rate(written)
+    rates = written if isinstance(written, list) else [written]
+    return tuple(_single_rate(rate)[0] if isinstance(rate, str) else _rate_spec(rate) for rate in rates)
+
+
+@lru_cache(maxsize=4096)
+def _single_rate(written: str) -> tuple[RateSpec]:
+    rate = parse_rate(written)
+    return (RateSpec(rate.n, rate.period),)
+
+
+def _rate_spec(written: Settings) -> RateSpec:
+    rate, style = parse_rate(written["rate"]), written.get("style", "smooth")
+    return RateSpec(
+        n=rate.n,
+        period=rate.period,
+        style=style,
+        burst=float(rate.n if style == "window" else written.get("burst", 1)),
+        margin=parse_duration(written.get("margin", 0)),
+        meter=written.get("meter", "tasks"),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
+    return names
+
+
+def _names(written: list[str] | None) -> tuple[str, ...]:
+    return _shared(tuple(written)) if written else ()
+
+
+def _environment(written: Settings | None) -> dict[str, str]:
+    return _reveal_each(written) if written else {}
+
+
+def _reveal_each(written: Settings) -> dict[str, Any]:
+    """Return a mapping of names to values with secrets in clear; a name may itself be "secret"."""
+    return {name: reveal(value) for name, value in written.items()}
