@@ -1,0 +1,167 @@
+"""The laws, as pure functions over what the ledger saw. Each returns the breaches it found, as text; none means good.
+
+Rates are checked exactly: moments are floats, and a difference of two floats is rounded, so the comparison that counts
+is made in rational numbers.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from heapq import heappop, heappush
+from itertools import pairwise
+from math import inf
+
+from penstock.sim.ledger import Execution, Fate, Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Allow `n` units in any half-open window of `period` seconds; units are tasks, or their cost."""
+
+    n: float
+    period: float
+    by_cost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Say what one limit allowed from a moment on. `concurrency` None means without bound."""
+
+    since: float
+    windows: tuple[Window, ...] = ()
+    concurrency: int | None = None
+
+
+def exceeded(
+    starts: Sequence[float], n: float, period: float, units: Sequence[float] | None = None
+) -> tuple[float, float] | None:
+    """Return the first (moment, units) at which a half-open window of `period` that ends there holds more than `n`.
+
+    `starts` is sorted; each counts for one unit, or for those given beside it. A single start that is larger than `n`
+    counts as exceeding. None means that the law held.
+    """
+    first, used = 0, 0.0
+    for last, moment in enumerate(starts):
+        used += 1 if units is None else units[last]
+        while not _within(starts[first], moment, period):
+            used -= 1 if units is None else units[first]
+            first += 1
+        if used > n * (1 + 1e-12):
+            return moment, used
+    return None
+
+
+def most_at_once(spans: Iterable[tuple[float, float]]) -> int:
+    """Return how many of the half-open spans (start, end) overlap at most; an end makes room for a start at that moment."""
+    return max(_levels(spans), default=0)
+
+
+def rate_breaches(
+    name: str, executions: Sequence[Execution], allowances: Sequence[Allowance], cost: Callable[[int], float]
+) -> list[str]:
+    """Check every rate of one limit, changed live or not, at the moments of handler start.
+
+    A start is fine if some allowance that was in force between its being sent and its starting had room for it: the
+    one it was admitted under is among them.
+    """
+    begun = sorted((e for e in executions if e.started is not None), key=_start)
+    moments = [_start(e) for e in begun]
+    found = []
+    for index, execution in enumerate(begun):
+        candidates = in_force(allowances, execution.sent, moments[index])
+        verdicts = [_crowded(begun, moments, index, allowance.windows, cost) for allowance in candidates]
+        if verdicts and all(verdicts):
+            found.append(f"rate of {name}: {verdicts[-1]} (task {execution.task:016x}, sent {execution.sent!r})")
+    return found
+
+
+def concurrency_breaches(name: str, executions: Sequence[Execution], allowances: Sequence[Allowance]) -> list[str]:
+    """Check at every handler start that no more handlers of one limit run than it allowed when the task was admitted."""
+    begun = sorted((e for e in executions if e.started is not None), key=_start)
+    levels = _levels([(_start(e), inf if e.ended is None else e.ended) for e in begun])
+    found = []
+    for execution, level in zip(begun, levels, strict=True):
+        candidates = in_force(allowances, execution.sent, _start(execution))
+        most = max((inf if a.concurrency is None else a.concurrency for a in candidates), default=inf)
+        if level > most:
+            found.append(
+                f"concurrency of {name}: {level} run at {_start(execution)!r}, {most} may (task {execution.task:016x})"
+            )
+    return found
+
+
+def slot_breaches(executions: Iterable[Execution], slots: Mapping[int, int]) -> list[str]:
+    """Check that no instance ever ran more handlers at once than it has slots."""
+    spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for execution in executions:
+        if execution.started is not None:
+            spans[execution.instance].append((execution.started, inf if execution.ended is None else execution.ended))
+    return [
+        f"instance {instance} ran {most_at_once(own)} handlers at once on {slots[instance]} slots"
+        for instance, own in sorted(spans.items())
+        if most_at_once(own) > slots[instance]
+    ]
+
+
+def overlap_breaches(ledger: Ledger) -> list[str]:
+    """Check that a task never runs twice at once within one life of the server, and never again after a reported ok."""
+    found = []
+    for task, executions in sorted(ledger.of_tasks().items()):
+        begun = sorted((e for e in executions if e.started is not None), key=_start)
+        for earlier, later in pairwise(begun):
+            if earlier.ended is None or _start(later) < earlier.ended:
+                found.append(f"task {task:016x} ran twice at once, from {_start(later)!r} on")
+            if earlier.fate is Fate.OK and earlier.told is not None and earlier.epoch == later.epoch:
+                found.append(f"task {task:016x} ran again at {_start(later)!r} though it had ended well")
+    return found
+
+
+def in_force(allowances: Sequence[Allowance], begin: float, end: float) -> list[Allowance]:
+    """Return the allowances that were in force at some moment from `begin` to `end`; `allowances` are in order of `since`."""
+    first = max(0, bisect_left([a.since for a in allowances], begin) - 1)
+    return [allowance for allowance in allowances[first:] if allowance.since <= end]
+
+
+def _start(execution: Execution) -> float:
+    assert execution.started is not None
+    return execution.started
+
+
+def _within(earlier: float, later: float, period: float) -> bool:
+    difference = later - earlier
+    if abs(difference - period) > 1e-6 * max(1.0, period, abs(later)):
+        return difference < period
+    return Fraction(later) - Fraction(earlier) < Fraction(period)
+
+
+def _crowded(
+    begun: Sequence[Execution],
+    moments: Sequence[float],
+    index: int,
+    windows: Sequence[Window],
+    cost: Callable[[int], float],
+) -> str:
+    """Return what is wrong with a start if a window that ends with it holds more than it may, else an empty text."""
+    for window in windows:
+        used, at = 0.0, index
+        while at >= 0 and _within(moments[at], moments[index], window.period):
+            used += cost(begun[at].task) if window.by_cost else 1
+            at -= 1
+        if used > window.n * (1 + 1e-12):
+            return f"{used:g} units within {window.period:g} s at {moments[index]!r}, {window.n:g} may"
+    return ""
+
+
+def _levels(spans: Iterable[tuple[float, float]]) -> list[int]:
+    """Return for each span, in order of start, how many run when it starts, itself included."""
+    running: list[float] = []
+    levels = []
+    for start, end in sorted(spans, key=lambda span: span[0]):
+        while running and running[0] <= start:
+            heappop(running)
+        levels.append(len(running) + 1)
+        if end > start:
+            heappush(running, end)
+    return levels

@@ -1,0 +1,95 @@
+"""What really happened, as the scripted world saw it: the ground truth that laws are checked against.
+
+Penstock never reads it. Moments are virtual monotonic seconds.
+"""
+
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Fate(StrEnum):
+    """Say what became of one execution, as the world saw it."""
+
+    OK = "ok"
+    ERROR = "error"
+    THROTTLED = "throttled"
+    CANCELLED = "cancelled"
+    DIED = "died"  # its instance ended by itself, and this with it
+    KILLED = "killed"  # Penstock ended its instance
+    LOST = "lost"  # it never started: its instance was gone before
+
+
+@dataclass(slots=True)
+class Execution:
+    """Follow one execution: when it was sent, started and ended, and when the engine could know of its end.
+
+    `started` is None if the handler never did; `ended` is None while it runs. `epoch` numbers the server's lives.
+    """
+
+    attempt: int
+    task: int
+    number: int
+    pipeline: str
+    function: str
+    version: int
+    instance: int
+    epoch: int
+    sent: float
+    timeout: float
+    started: float | None = None
+    ended: float | None = None
+    told: float | None = None
+    fate: Fate | None = None
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Be one line of the trace."""
+
+    at: float
+    what: str
+
+
+class Ledger:
+    """Collect executions, the breaches of protocol that were seen on the way, and a trace for people."""
+
+    def __init__(self, trace_length: int | None = None) -> None:
+        self.executions: list[Execution] = []
+        self.breaches: list[str] = []
+        self.trace: deque[Event] = deque(maxlen=trace_length)
+        self._digest = hashlib.sha256()
+
+    def note(self, at: float, what: str) -> None:
+        """Add a line to the trace."""
+        self.trace.append(Event(at, what))
+        self._digest.update(f"{at!r} {what}\n".encode())
+
+    def breach(self, at: float, what: str) -> None:
+        """Note that a law was broken."""
+        self.breaches.append(f"at {at:.6f}: {what}")
+        self.note(at, f"BREACH {what}")
+
+    def digest(self) -> str:
+        """Return a fingerprint of all that was noted; equal for two runs of one seed."""
+        return self._digest.hexdigest()
+
+    def of_tasks(self) -> dict[int, list[Execution]]:
+        """Return the executions of every task, in the order in which they were sent."""
+        found: dict[int, list[Execution]] = defaultdict(list)
+        for execution in self.executions:
+            found[execution.task].append(execution)
+        return found
+
+    def started(self) -> Iterator[tuple[Execution, float]]:
+        """Yield the executions whose handler started, with that moment, in the order of starting."""
+        pairs = [(execution.started, execution) for execution in self.executions if execution.started is not None]
+        for moment, execution in sorted(pairs, key=lambda pair: pair[0]):
+            yield execution, moment
+
+    def tell(self, lines: int = 60) -> str:
+        """Return the last lines of the trace for people."""
+        return "\n".join(f"{event.at:14.6f}  {event.what}" for event in list(self.trace)[-lines:])

@@ -1,0 +1,336 @@
+"""One simulated instance: a process that reads executions, runs scripted handlers and tells what became of them.
+
+The laws. Each way is a stream: what is sent first arrives first, late but in order, in batches. What an instance has not
+flushed when it dies is lost with it, what is on the way arrives, and `gone` comes last. A breach of the protocol by
+the engine is noted in the ledger, and carried out all the same.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING
+
+from penstock.compute.protocol import Blueprint, End, Ending, Exit, Listener, Run
+from penstock.sim.ledger import Execution, Fate
+from penstock.sim.script import Act, Call, Handler, error
+
+if TYPE_CHECKING:
+    from penstock.sim.compute import Machine
+
+_FATES = {
+    Ending.OK: Fate.OK,
+    Ending.ERROR: Fate.ERROR,
+    Ending.THROTTLED: Fate.THROTTLED,
+    Ending.CANCELLED: Fate.CANCELLED,
+}
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Gather what an instance tells in one write."""
+
+    ready: float | None = None
+    starts: list[tuple[int, float]] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+    outputs: list[tuple[int, str]] = field(default_factory=list)
+    answers: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Work:
+    """Follow one execution inside the instance; `act` is None until its handler starts."""
+
+    run: Run
+    execution: Execution
+    act: Act | None = None
+    timer: asyncio.TimerHandle | None = None
+    cancelled: bool = False
+
+
+class SimInstance:
+    """Be one simulated process."""
+
+    def __init__(self, machine: "Machine", number: int, blueprint: Blueprint, handler: Handler, epoch: int) -> None:
+        self.id = number
+        self.blueprint = blueprint
+        self.epoch = epoch
+        self.alive = True
+        self.told_gone = False
+        self._machine = machine
+        self._handler = handler
+        self._booted = False
+        self._stopped = self._killed = False  # what the engine asked for
+        self._leaving = False  # the process has read `stop`
+        self._sent: dict[int, Execution] = {}  # by attempt: sent, and its end not told yet
+        self._served = 0
+        self._inbox: deque[Callable[[], None]] = deque()  # on the way, or arrived and not read
+        self._arrived = 0
+        self._inbox_at = -inf
+        self._work: dict[int, _Work] = {}
+        self._batch: _Batch | None = None
+        self._flush_due = False
+        self._on_the_way: deque[Callable[[], None]] = deque()
+        self._outbox_at = -inf
+        self._clock: asyncio.TimerHandle | None = None  # the moment of its own death
+
+    def __repr__(self) -> str:
+        return f"instance {self.id}"
+
+    # what the engine asks -----------------------------------------------------------------------------------------------
+    def run(self, runs: Sequence[Run]) -> None:
+        """Send executions."""
+        now, ledger = self._machine.now(), self._machine.ledger
+        executions = []
+        for run in runs:
+            execution = Execution(
+                run.attempt, run.task, run.number, run.pipeline.name, self.blueprint.function, self.blueprint.version,
+                self.id, self.epoch, now, run.timeout,
+            )  # fmt: skip
+            if run.attempt in self._machine.attempts:
+                ledger.breach(now, f"attempt {run.attempt} was sent twice")
+            self._machine.attempts.add(run.attempt)
+            self._machine.check_context(run.pipeline)
+            self._sent[run.attempt] = execution
+            ledger.executions.append(execution)
+            executions.append(execution)
+            ledger.note(now, f"{self}: task {run.task:016x} of {run.pipeline.name} sent, attempt {run.number}")
+        self._served += len(runs)
+        self._check_run(now)
+        if self.alive:
+            self._down(partial(self._read_runs, list(zip(runs, executions, strict=True))))
+        else:
+            self._lose(executions)
+
+    def cancel(self, attempts: Sequence[int]) -> None:
+        """Cancel executions."""
+        self._machine.ledger.note(self._machine.now(), f"{self}: cancel {list(attempts)}")
+        self._down(partial(self._read_cancel, list(attempts)))
+
+    def stop(self) -> None:
+        """Let it end when it has finished what it has."""
+        self._machine.ledger.note(self._machine.now(), f"{self}: stop")
+        self._stopped = True
+        self._down(self._read_stop)
+
+    def kill(self) -> None:
+        """End it now."""
+        if self._killed or not self.alive or self._machine.severed(self):
+            return
+        self._machine.ledger.note(self._machine.now(), f"{self}: kill")
+        self._killed = True
+        self._machine.later(self._machine.draw("kill"), self.die, Exit(None, 9, killed=True, detail="killed"))
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self._down(self._read_ping)
+
+    def _check_run(self, now: float) -> None:
+        ledger, slots = self._machine.ledger, self.blueprint.slots
+        if self._stopped or self._killed:
+            ledger.breach(now, f"{self} was sent work after {'kill' if self._killed else 'stop'}")
+        if self.told_gone:
+            ledger.breach(now, f"{self} was sent work after it was gone")
+        if len(self._sent) > slots:
+            ledger.breach(now, f"{self} was sent {len(self._sent)} executions at once on {slots} slots")
+        if not self.blueprint.reuse and self._served > slots:
+            ledger.breach(now, f"{self} was used again though its function says reuse: false")
+
+    # what the process does ------------------------------------------------------------------------------------------------
+    def boot(self, seconds: float, import_error: str) -> None:
+        """Begin to read after a while, or die of an import that fails."""
+        if import_error:
+            self._machine.later(seconds, self.die, Exit(1, None, killed=False, detail=import_error))
+        else:
+            self._machine.later(seconds, self._read_first)
+
+    def _read_first(self) -> None:
+        if not self.alive:
+            return
+        self._booted = True
+        machine = self._machine
+        machine.ledger.note(machine.now(), f"{self}: ready")
+        if self._handler.lifetime is not None:
+            died = Exit(None, 11, killed=False, detail="segmentation fault")
+            self._clock = machine.later(self._handler.lifetime(machine.rng), self.die, died)
+        self._tell().ready = machine.now()
+        self._flush()
+        self._read()
+
+    def _read(self) -> None:
+        """Read what has arrived, unless a handler holds the GIL."""
+        while self.alive and self._booted and self._arrived and not self._hogged():
+            self._arrived -= 1
+            self._inbox.popleft()()
+
+    def _read_runs(self, pairs: list[tuple[Run, Execution]]) -> None:
+        for run, execution in pairs:
+            work = self._work[run.attempt] = _Work(run, execution)
+            wait = self._machine.draw("start")
+            if wait:
+                work.timer = self._machine.later(wait, self._start, work)
+            else:
+                self._start(work)
+            if not self.alive:
+                return
+
+    def _start(self, work: _Work) -> None:
+        machine, run = self._machine, work.run
+        now = work.execution.started = machine.now()
+        call = Call(
+            run.task, run.number, run.pipeline.name, run.pipeline.params, run.payload, self.id, now, machine.rng
+        )
+        act = work.act = self._handler.behaviour(call)
+        machine.ledger.note(now, f"{self}: task {run.task:016x} of {run.pipeline.name} starts")
+        if run.dated:
+            self._tell().starts.append((run.attempt, now))
+        if act.output:
+            self._tell().outputs.append((run.attempt, act.output))
+        work.timer = None
+        if act.after < inf:
+            work.timer = machine.later(act.after, self._finish, work, act.ending, act.body)
+
+    def _read_cancel(self, attempts: list[int]) -> None:
+        for attempt in attempts:
+            work = self._work.get(attempt)
+            if work is None or work.cancelled or (work.act is not None and work.act.grace is None):
+                continue
+            work.cancelled = True
+            if work.timer is not None:
+                work.timer.cancel()
+            body = error("CancelledError", "cancelled")
+            grace = 0.0 if work.act is None or work.act.grace is None else work.act.grace
+            work.timer = self._machine.later(grace, self._finish, work, Ending.CANCELLED, body)
+
+    def _finish(self, work: _Work, ending: Ending, body: bytes) -> None:
+        now, act = self._machine.now(), work.act
+        if act is not None and act.crash is not None and ending is not Ending.CANCELLED:
+            code = act.crash
+            self.die(Exit(code if code >= 0 else None, None if code >= 0 else -code, killed=False, detail="crashed"))
+            return
+        del self._work[work.run.attempt]
+        execution = work.execution
+        execution.ended, execution.fate, execution.body = now, _FATES[ending], body
+        started = now if execution.started is None else execution.started
+        end = End(work.run.attempt, ending, body, started, now)
+        if act is not None and ending is Ending.THROTTLED:
+            end.retry_after, end.limit = act.retry_after, act.limit
+        self._tell().ends.append(end)
+        self._machine.ledger.note(now, f"{self}: task {execution.task:016x} ends {execution.fate}")
+        self._read()
+        self._leave_if_done()
+
+    def _read_stop(self) -> None:
+        self._leaving = True
+        self._leave_if_done()
+
+    def _read_ping(self) -> None:
+        self._tell().answers.append(self._machine.now())
+
+    def _leave_if_done(self) -> None:
+        if self._leaving and self.alive and not self._work and not self._inbox:
+            self._flush()
+            self.die(Exit(0, None, killed=False, detail="stopped"))
+
+    def _hogged(self) -> bool:
+        return any(work.act is not None and work.act.hogs for work in self._work.values())
+
+    def die(self, how: Exit) -> None:
+        """End now, by whatever cause; what runs in it ends too."""
+        if not self.alive:
+            return
+        self.alive = False
+        machine, now = self._machine, self._machine.now()
+        machine.ledger.note(now, f"{self}: dies, {how.detail}")
+        if self._clock is not None:
+            self._clock.cancel()
+        for work in self._work.values():
+            if work.timer is not None:
+                work.timer.cancel()
+            if work.execution.started is not None:
+                work.execution.ended, work.execution.fate = now, Fate.KILLED if how.killed else Fate.DIED
+        self._work.clear()
+        self._batch = None
+        self._inbox.clear()
+        self._lose([execution for execution in self._sent.values() if execution.started is None])
+        self._up(partial(self._tell_gone, how), machine.draw("reap"))
+
+    def _lose(self, executions: list[Execution]) -> None:
+        for execution in executions:
+            execution.fate = execution.fate or Fate.LOST
+
+    # the two ways ---------------------------------------------------------------------------------------------------------
+    def _down(self, read: Callable[[], None]) -> None:
+        if not self.alive or self._machine.severed(self):
+            return
+        self._inbox.append(read)
+        self._inbox_at = max(self._inbox_at, self._machine.now() + self._machine.draw("down"))
+        self._machine.at(self._inbox_at, self._arrive)
+
+    def _arrive(self) -> None:
+        if self.alive:
+            self._arrived += 1
+            self._read()
+
+    def _tell(self) -> _Batch:
+        """Return the batch that is being gathered."""
+        if self._batch is None:
+            self._batch = _Batch()
+            self._flush_due = False
+            self._machine.later(self._machine.draw("flush"), self._flush_batch, self._batch)
+        return self._batch
+
+    def _flush_batch(self, batch: _Batch) -> None:
+        if batch is self._batch:
+            self._flush_due = True
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what was gathered, unless a handler holds the GIL."""
+        if self._batch is None or not self.alive or self._hogged():
+            return
+        batch, self._batch = self._batch, None
+        self._up(partial(self._deliver, batch), 0.0)
+
+    def _up(self, deliver: Callable[[], None], wait: float) -> None:
+        self._on_the_way.append(deliver)
+        self._outbox_at = max(self._outbox_at, self._machine.now() + wait + self._machine.draw("up"))
+        self._machine.at(self._outbox_at, self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._on_the_way.popleft()()
+
+    def _deliver(self, batch: _Batch) -> None:
+        now = self._machine.now()
+        for end in batch.ends:
+            execution = self._sent.pop(end.attempt)
+            execution.told = now
+        listener = self._machine.listener(self)
+        if listener is not None:
+            self._machine.tell(partial(self._pass_on, listener, batch))
+
+    def _pass_on(self, listener: Listener, batch: _Batch) -> None:
+        if batch.ready is not None:
+            listener.ready(self, batch.ready)
+        for attempt, text in batch.outputs:
+            listener.output(self, attempt, "stdout", text)
+        if batch.starts:
+            listener.started(self, batch.starts)
+        if batch.ends:
+            listener.finished(self, batch.ends)
+        for at in batch.answers:
+            listener.answers(self, at)
+
+    def _tell_gone(self, how: Exit) -> None:
+        now = self._machine.now()
+        self.told_gone = True
+        for execution in self._sent.values():
+            execution.told = now
+        self._sent.clear()
+        self._machine.bury(self)
+        listener = self._machine.listener(self)
+        if listener is not None:
+            self._machine.ledger.note(now, f"{self}: gone")
+            self._machine.tell(partial(listener.gone, self, how))

@@ -1,0 +1,183 @@
+"""What the scripted world does: how long things take, and what handlers do when they are called.
+
+A `Script` names handlers ("module:callable", as in a blueprint). A handler's behaviour is a function of the call that
+returns an `Act`: what this execution will do. All chance comes from the world's seeded generator.
+"""
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final
+
+from penstock.compute.protocol import Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Draw a duration between `low` and `high` seconds, and with the chance `odds` (0 to 1) add `spike` seconds."""
+
+    low: float
+    high: float
+    spike: float = 0.0
+    odds: float = 0.0
+
+    def draw(self, rng: random.Random) -> float:
+        """Return one duration, in seconds."""
+        drawn = self.low if self.low == self.high else rng.uniform(self.low, self.high)
+        return drawn + self.spike if self.odds and rng.random() < self.odds else drawn
+
+
+AT_ONCE: Final = Spread(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """Say how long the ways to and from instances are, and their beginnings and ends. All in seconds.
+
+    `down` is the way to an instance, `up` the way back; `start` passes between an execution's arrival and its handler's
+    start; `flush` is how long an instance keeps what it has to tell so that frames fill up. What it kept is lost if it
+    dies.
+    """
+
+    down: Spread = AT_ONCE
+    start: Spread = AT_ONCE
+    up: Spread = AT_ONCE
+    flush: Spread = AT_ONCE
+    fork: Spread = AT_ONCE
+    kill: Spread = AT_ONCE
+    reap: Spread = AT_ONCE
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Tell a behaviour about one execution."""
+
+    task: int
+    number: int
+    pipeline: str
+    params: bytes
+    payload: bytes
+    instance: int
+    now: float
+    rng: random.Random
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Say what one execution does.
+
+    It ends `after` seconds (inf: never) with `ending` and `body`. If `crash` is given, the instance dies then instead,
+    by that exit code, or by that signal if negative. A cancelled one ends `grace` seconds later, unless it is deaf to
+    it (`grace` None). While a `hogs` execution runs, its instance answers nothing: it holds the GIL.
+    """
+
+    after: float
+    ending: Ending = Ending.OK
+    body: bytes = b"null"
+    retry_after: float | None = None
+    limit: str | None = None
+    crash: int | None = None
+    grace: float | None = 0.0
+    hogs: bool = False
+    output: str = ""
+
+
+Behaviour = Callable[[Call], Act]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """Be one handler's code: what importing it takes, what its instances are like, what a call does.
+
+    `import_error` makes the import fail with that message. `boot` is the time from fork to ready. `lifetime` draws how
+    many seconds an instance lives before it dies by itself (None: for ever).
+    """
+
+    behaviour: Behaviour
+    import_time: Spread = AT_ONCE
+    import_error: str = ""
+    boot: Spread = AT_ONCE
+    lifetime: Callable[[random.Random], float] | None = None
+
+
+@dataclass(slots=True)
+class Script:
+    """Hold the handlers of a world by name."""
+
+    handlers: dict[str, Handler] = field(default_factory=dict)
+    delays: Delays = Delays()
+
+    def add(self, name: str, behaviour: Behaviour, **options: object) -> None:
+        """Name a handler; `options` are the fields of `Handler`."""
+        self.handlers[name] = Handler(behaviour, **options)  # type: ignore[arg-type]
+
+
+def error(kind: str, message: str) -> bytes:
+    """Return a JSON error as an instance reports it."""
+    return json.dumps({"type": kind, "message": message, "traceback": ""}, separators=(",", ":")).encode()
+
+
+# behaviours -----------------------------------------------------------------------------------------------------------
+def answers(duration: Spread | float, body: bytes = b"null") -> Behaviour:
+    """Answer well, after a duration."""
+    spread = _spread(duration)
+    return lambda call: Act(spread.draw(call.rng), body=body)
+
+
+def echoes(duration: Spread | float) -> Behaviour:
+    """Answer with the payload, after a duration."""
+    spread = _spread(duration)
+    return lambda call: Act(spread.draw(call.rng), body=call.payload)
+
+
+def fails(duration: Spread | float, message: str = "scripted") -> Behaviour:
+    """Raise an error, after a duration."""
+    spread = _spread(duration)
+    return lambda call: Act(spread.draw(call.rng), Ending.ERROR, error("ValueError", message))
+
+
+def throttles(duration: Spread | float, retry_after: Spread | None, limit: str | None = None) -> Behaviour:
+    """Say that downstream wants it later, after a duration."""
+    spread = _spread(duration)
+
+    def act(call: Call) -> Act:
+        wait = None if retry_after is None else retry_after.draw(call.rng)
+        body = error("Throttled", "downstream asks to wait")
+        return Act(spread.draw(call.rng), Ending.THROTTLED, body, retry_after=wait, limit=limit)
+
+    return act
+
+
+def stalls(grace: float | None = 0.0, hogs: bool = False) -> Behaviour:
+    """Never end; a cancellation is obeyed after `grace` seconds, or ignored (None)."""
+    return lambda _call: Act(inf, grace=grace, hogs=hogs)
+
+
+def crashes(duration: Spread | float, code: int = -11) -> Behaviour:
+    """Take the whole instance along, after a duration; `code` is its exit code, or minus the signal."""
+    spread = _spread(duration)
+    return lambda call: Act(spread.draw(call.rng), crash=code)
+
+
+def sometimes(choices: Mapping[Behaviour, float]) -> Behaviour:
+    """Choose a behaviour for every call, by weight."""
+    behaviours, weights = list(choices), list(choices.values())
+    return lambda call: call.rng.choices(behaviours, weights)[0](call)
+
+
+def in_turn(*behaviours: Behaviour) -> Behaviour:
+    """Behave differently at every attempt of a task; the last one stays."""
+    seen: dict[int, int] = {}
+
+    def act(call: Call) -> Act:
+        turn = seen.get(call.task, 0)
+        seen[call.task] = turn + 1
+        return behaviours[min(turn, len(behaviours) - 1)](call)
+
+    return act
+
+
+def _spread(duration: Spread | float) -> Spread:
+    return duration if isinstance(duration, Spread) else Spread(duration, duration)
