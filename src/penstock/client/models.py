@@ -1,0 +1,185 @@
+"""What the server answers, as dataclasses. Members that a newer server adds are passed over."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from penstock.client.errors import TaskFailed
+
+ENDED = frozenset({"done", "dead", "cancelled", "expired"})
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """Tell of one execution of a task."""
+
+    number: int
+    outcome: str
+    started: datetime | None = None
+    finished: datetime | None = None
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Tell of a task as it stood when the server was asked. Moments are in UTC."""
+
+    id: str
+    state: str
+    pipeline: str | None = None
+    function: str | None = None
+    outcome: str | None = None
+    attempts: int = 0
+    interruptions: int = 0
+    priority: int = 0
+    cost: float = 1
+    key: str | None = None
+    created: datetime | None = None
+    due: datetime | None = None
+    expires: datetime | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    version: int | None = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+    history: list[AttemptRecord] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        """Return whether nothing more happens to the task by itself."""
+        return self.state in ENDED
+
+    @property
+    def ok(self) -> bool:
+        """Return whether the task ended with a result."""
+        return self.state == "done"
+
+    def value(self) -> Any:
+        """Return the task's result. Raises TaskFailed if it ended without one, ValueError if it has not ended."""
+        if not self.ended:
+            raise ValueError(f"Task {self.id} is {self.state}; it has no result yet. Wait for it first.")
+        if self.ok:
+            return self.result
+        outcome = self.outcome or self.state
+        error = self.error or {}
+        what = f"{error.get('type')}: {error.get('message')}" if error.get("type") else error.get("message") or outcome
+        raise TaskFailed(
+            f"Task {self.id} ended as {outcome}: {what}",
+            code="task-failed",
+            extras={"outcome": outcome, "task": self.id, "error": self.error},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Tell what a task waits for, which limit binds it if one does, and until when if that is known."""
+
+    state: str
+    waits_for: str | None = None
+    limit: str | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """Tell of a function: its settings as written, its live version and its instances."""
+
+    name: str
+    settings: dict[str, Any]
+    live: int | None = None
+    versions: int = 0
+    created: datetime | None = None
+    updated: datetime | None = None
+    instances: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Tell of a pipeline: its settings as written, its tasks by state, and what it waits for."""
+
+    name: str
+    settings: dict[str, Any]
+    created: datetime | None = None
+    updated: datetime | None = None
+    paused: bool = False
+    held_until: datetime | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    waits_for: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Tell of a shared limit."""
+
+    name: str
+    settings: dict[str, Any]
+    created: datetime | None = None
+    updated: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """Tell of code that has gone live."""
+
+    function: str
+    version: int
+    bundle: str
+    live: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Tell of one immutable version of a function."""
+
+    number: int
+    bundle: str
+    live: bool
+    created: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Tell of one change of a plan: `action` is create, change or remove."""
+
+    action: str
+    kind: str
+    name: str
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Tell what applying a configuration changes, and whether it was applied; `change` is the last row of the log."""
+
+    plan: list[Step]
+    unchanged: int = 0
+    applied: bool = False
+    change: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Tell of one row of the configuration's change log."""
+
+    sequence: int
+    at: datetime
+    action: str
+    kind: str
+    name: str
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """Tell of one line that a task wrote; `stream` is stdout or stderr, or log."""
+
+    position: int
+    text: str
+    at: datetime | None = None
+    task: str | None = None
+    pipeline: str | None = None
+    function: str | None = None
+    attempt: int | None = None
+    stream: str = "stdout"
