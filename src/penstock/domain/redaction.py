@@ -11,7 +11,8 @@ from typing import Any, Final
 from penstock.domain.errors import InvalidSettings, Mistake
 
 KEY: Final = "secret"
-_UNKNOWN: Final = object()
+NO_SECRET: Final = '{"secret": true} keeps a stored secret, and none is stored here'
+SECRET_HINT: Final = 'write it as {"secret": "the text"}'
 
 
 def redact(settings: Any) -> Any:
@@ -34,42 +35,43 @@ def reveal(settings: Any) -> Any:
     return settings
 
 
-def keep_secrets(old: Mapping[str, Any] | None, new: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+def keep_secrets(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
     """Return the new settings with each {"secret": true} replaced by what the old ones have in its place.
 
-    Raises `InvalidSettings` with a mistake for each that has nothing in its place; `path` is where the settings stand.
+    Raises `InvalidSettings` with a mistake for each that has nothing in its place.
     """
-    mistakes: list[Mistake] = []
-    kept = _kept({} if old is None else old, new, path, mistakes)
-    if mistakes:
-        raise InvalidSettings(mistakes)
-    return dict(kept)
+    kept, unknown = restored(old, new)
+    if unknown:
+        raise InvalidSettings([Mistake(path, NO_SECRET, SECRET_HINT) for path in unknown])
+    return kept
 
 
-def _kept(old: object, new: Any, path: str, mistakes: list[Mistake]) -> Any:
+def restored(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the new settings with the old secrets, and the paths of those that there was none for."""
+    unknown: list[str] = []
+    return _restored(old, new, "", unknown), unknown
+
+
+def _restored(old: object, new: Any, path: str, unknown: list[str]) -> Any:
     if isinstance(new, Mapping):
-        olds: Mapping[str, Any] = old if isinstance(old, Mapping) else {}
-        kept = {}
-        for key, value in new.items():
-            place = f"{path}.{key}" if path else key
-            if key == KEY and value is True:
-                if not isinstance(olds.get(KEY), str):
-                    mistakes.append(
-                        Mistake(
-                            path,
-                            '{"secret": true} keeps the stored secret, and none is stored here',
-                            'write it as {"secret": "the text"}',
-                        )
-                    )
-                    continue
-                kept[key] = olds[KEY]
-            else:
-                kept[key] = _kept(olds.get(key), value, place, mistakes)
-        return kept
+        olds = old if isinstance(old, Mapping) else {}
+        return {
+            key: _secret(olds.get(KEY), path, unknown)
+            if key == KEY and value is True
+            else _restored(olds.get(key), value, f"{path}.{key}" if path else key, unknown)
+            for key, value in new.items()
+        }
     if isinstance(new, list):
-        olds_list = old if isinstance(old, list) else []
+        items = old if isinstance(old, list) else []
         return [
-            _kept(olds_list[index] if index < len(olds_list) else None, value, f"{path}[{index}]", mistakes)
-            for index, value in enumerate(new)
+            _restored(items[at] if at < len(items) else None, value, f"{path}[{at}]", unknown)
+            for at, value in enumerate(new)
         ]
     return new
+
+
+def _secret(old: object, path: str, unknown: list[str]) -> object:
+    if isinstance(old, str):
+        return old
+    unknown.append(path)
+    return ""

@@ -169,7 +169,7 @@ def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:
     )
 
 
-def rate_specs(written: object) -> tuple[RateSpec, ...]:
+def rate_specs(written: Any) -> tuple[RateSpec, ...]:
     """Return the rates that a `rate` setting stands for: one or a list, each a text or a mapping."""
     if written is None:
         return ()

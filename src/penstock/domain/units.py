@@ -23,6 +23,7 @@ DURATIONS: Final[dict[str, Fraction]] = {
     "s": Fraction(1),
     "ms": Fraction(1, 1000),
 }
+
 SIZES: Final[dict[str, int]] = {
     "TiB": 2**40,
     "TB": 10**12,
@@ -35,6 +36,7 @@ SIZES: Final[dict[str, int]] = {
     "B": 1,
 }
 
+_WHOLE_DURATIONS: Final = {unit: int(size) for unit, size in DURATIONS.items() if size >= 1}
 _LONGEST_TEXT: Final = 400  # the smallest float there is, written out, takes 326 characters
 _LARGEST_COUNT: Final = 10**12
 _LARGEST_SIZE: Final = 2**63 - 1
@@ -51,6 +53,8 @@ _DURATION_HINT: Final = "write a number and a unit, such as 250ms, 30s, 5m, 2h, 
 _SIZE_HINT: Final = "write a number and a unit, such as 512KB, 256MB or 1GiB"
 _RATE_HINT: Final = "write how many per period, such as 2/s, 100/10s, 500/m or 10000/d"
 _BACKOFF_HINT: Final = "write the first and the longest wait, such as 1s..5m"
+
+UNLIMITED_HINT: Final = "to have no limit, leave it out; to stop a pipeline, write paused: true"
 
 _LONG_NAMES: Final = re.compile(
     r"(?<![a-z])(?:(milliseconds?|millis|msecs?)|(seconds?|secs?)|(minutes?|mins?)|(hours?|hrs?)|(days?)|(weeks?))(?![a-z])"
@@ -101,13 +105,20 @@ def format_duration(seconds: float) -> str:
     """Return the shortest exact form of a duration, such as "30s" for 30.0."""
     if not isfinite(seconds) or seconds < 0:
         raise ValueError(f"{seconds} s is not a duration: it must be finite and not negative")
-    plain = format(Decimal(repr(float(seconds))), "f").removesuffix(".0")
-    best = plain + "s"
-    for unit, size in reversed(DURATIONS.items()):  # among equally short forms, the one of the largest unit
-        count = round(Fraction(seconds) / size)
-        if (count or not seconds) and float(count * size) == seconds and len(text := f"{count}{unit}") <= len(best):
-            best = text
-    return best
+    return _format_duration(float(seconds))
+
+
+@lru_cache(maxsize=4096)
+def _format_duration(seconds: float) -> str:
+    if seconds == int(seconds):
+        whole = int(seconds)
+        forms = [f"{whole // size}{unit}" for unit, size in _WHOLE_DURATIONS.items() if not whole % size]
+    else:
+        forms = [format(Decimal(repr(seconds)), "f") + "s"]
+        milliseconds = round(Fraction(seconds) * 1000)
+        if milliseconds and milliseconds / 1000 == seconds:
+            forms.insert(0, f"{milliseconds}ms")
+    return min(forms, key=len) if seconds else "0s"
 
 
 @lru_cache(maxsize=4096)
@@ -203,7 +214,7 @@ def _parse_rate_text(text: str) -> Rate:
         what = "count" if not count else "period"
         raise UnitError(
             f"the rate {shown(text)} has a {what} of zero, so nothing would ever start",
-            "to stop it, write paused: true",
+            UNLIMITED_HINT,
         )
     if count.denominator > _FINEST_COUNT:
         raise UnitError(

@@ -1,0 +1,158 @@
+"""The settings of functions, limits and pipelines as users write them. Pydantic, at the border only.
+
+A model checks and normalises: every quantity comes out in its one shortest spelling, so that "30s", 30 and "0.5m" are
+equal, and `stored` gives back what was written as plain JSON. Defaults are not written in; `specs` knows them.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from penstock.domain import checks
+from penstock.domain.mistakes import problem
+from penstock.domain.specs import MAX_INSTANCES
+from penstock.domain.units import UNLIMITED_HINT, format_duration, parse_duration, parse_rate
+
+_MILLISECOND: Final = 0.001
+
+Handler = Annotated[str, BeforeValidator(checks.handler)]
+Name = Annotated[str, BeforeValidator(checks.name)]
+Names = Annotated[list[str], BeforeValidator(checks.names)]
+Description = Annotated[str, BeforeValidator(checks.description)]
+Timeout = Annotated[str, BeforeValidator(checks.duration(_MILLISECOND, 30 * checks.DAY))]
+Concurrency = Annotated[int, BeforeValidator(checks.whole(1, 1_000_000, UNLIMITED_HINT))]
+Environment = Annotated[dict[str, Any], BeforeValidator(checks.environment)]
+
+
+class Written(BaseModel):
+    """Be the base of what users write: nothing unknown, no guessing of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True, regex_engine="python-re")
+
+    def stored(self) -> Any:
+        """Return what was written as plain JSON, normalised; what is null was not written."""
+        written = ((name, getattr(self, name)) for name in type(self).model_fields if name in self.model_fields_set)
+        return {name: _stored(value) for name, value in written if value is not None}
+
+
+class RateSettings(Written):
+    """Allow so many per period, in one style."""
+
+    rate: Annotated[str, BeforeValidator(checks.rate)] = Field(examples=["rate: 10/s"])
+    style: Literal["smooth", "window"] = "smooth"
+    burst: Annotated[int, BeforeValidator(checks.whole(1, 10**12))] | None = None
+    margin: Annotated[str, BeforeValidator(checks.duration(0, 366 * checks.DAY))] | None = None
+    meter: Literal["tasks", "cost"] = "tasks"
+
+    @field_validator("burst")
+    @classmethod
+    def _burst_within_law(cls, burst: int | None, info: ValidationInfo) -> int | None:
+        if burst is not None and info.data.get("style") == "window":
+            raise problem("has no meaning with style: window, which lets all of them start at once", "leave burst out")
+        if burst is not None and "rate" in info.data and burst > (most := parse_rate(info.data["rate"]).n):
+            raise problem(f"is {burst}, more than the {most} that {info.data['rate']} allows", f"at most {most}")
+        return burst
+
+    @field_validator("margin")
+    @classmethod
+    def _margin_within_period(cls, margin: str | None, info: ValidationInfo) -> str | None:
+        if margin is not None and "rate" in info.data:
+            period = parse_rate(info.data["rate"]).period
+            if parse_duration(margin) > period:
+                raise problem(
+                    f"is {margin}, longer than the period of {info.data['rate']}", f"at most {format_duration(period)}"
+                )
+        return margin
+
+    def stored(self) -> Any:
+        """Return the text alone if nothing else was written."""
+        settings = super().stored()
+        return settings["rate"] if len(settings) == 1 else settings
+
+
+Rates = Annotated[list[RateSettings], BeforeValidator(checks.rates)]
+
+
+class RetrySettings(Written):
+    """Say how often, and with which waits between, a task is tried."""
+
+    attempts: Annotated[int, BeforeValidator(checks.whole(1, 1000))] | None = None
+    backoff: Annotated[str, BeforeValidator(checks.backoff)] | None = None
+
+
+class FunctionSettings(Written):
+    """Describe a function: its handler, and what its instances are like."""
+
+    handler: Handler = Field(examples=["handler: tasks:handler"])
+    timeout: Timeout = "30s"
+    max_runtime: Timeout | None = None
+    max_parallel_requests: Annotated[int, BeforeValidator(checks.whole(0, 1000))] = 0
+    reuse: bool = True
+    memory: Annotated[str, BeforeValidator(checks.size(16 * 10**6, 2**50))] | None = None
+    env: Environment = Field(default_factory=dict)
+    max_instances: Annotated[int, BeforeValidator(checks.whole(1, 100_000))] = MAX_INSTANCES
+    min_instances: Annotated[int, BeforeValidator(checks.whole(0, 100_000))] = 0
+    idle_timeout: Annotated[str, BeforeValidator(checks.duration(0, 7 * checks.DAY))] = "1m"
+    on_timeout: Literal["wait", "kill"] = "wait"
+    limits: Names = Field(default_factory=list)
+    rate: Rates | None = None
+    concurrency: Concurrency | None = None
+    description: Description = ""
+
+    @field_validator("reuse")
+    @classmethod
+    def _fresh_for_one(cls, reuse: bool, info: ValidationInfo) -> bool:
+        at_once = info.data.get("max_parallel_requests", 0)
+        if not reuse and at_once > 1:
+            raise problem(
+                f"a fresh instance for each task (reuse: false) cannot serve {at_once} at once",
+                "leave out reuse or max_parallel_requests",
+            )
+        return reuse
+
+    @field_validator("min_instances")
+    @classmethod
+    def _no_more_than_most(cls, least: int, info: ValidationInfo) -> int:
+        most = info.data.get("max_instances", least)
+        if least > most:
+            raise problem(f"is {least}, more than max_instances, which is {most}", f"at most {most}")
+        return least
+
+
+class LimitSettings(Written):
+    """Describe a shared limit."""
+
+    rate: Rates | None = None
+    concurrency: Concurrency | None = None
+    description: Description = ""
+
+
+class PipelineSettings(Written):
+    """Describe a pipeline: the function that it feeds, its limits, and how its tasks are treated."""
+
+    function: Name = Field(examples=["function: call_api"])
+    rate: Rates | None = None
+    concurrency: Concurrency | None = None
+    limits: Names = Field(default_factory=list)
+    params: Annotated[dict[str, Any], BeforeValidator(checks.params)] = Field(default_factory=dict)
+    env: Environment = Field(default_factory=dict)
+    retry: RetrySettings | None = None
+    tier: Literal["realtime", "background", "batch"] = "background"
+    max_age: Annotated[str, BeforeValidator(checks.duration(1, 366 * checks.DAY))] = "2w"
+    max_queued: Annotated[int, BeforeValidator(checks.whole(1, 10**9))] = 1_000_000
+    max_payload: Annotated[str, BeforeValidator(checks.size(1, 64 * 2**20))] = "256KiB"
+    paused: bool = False
+    remove_when_empty: bool = False
+    timeout: Timeout | None = None
+    weight: Annotated[int | float, BeforeValidator(checks.weight)] = 1
+    version: Annotated[int, BeforeValidator(checks.whole(1, 10**9))] | None = None
+    description: Description = ""
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, Written):
+        return value.stored()
+    if isinstance(value, list):
+        rates = [one.stored() if isinstance(one, Written) else one for one in value]
+        return rates[0] if len(rates) == 1 and isinstance(value[0], RateSettings) else rates
+    return value
