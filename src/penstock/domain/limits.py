@@ -14,12 +14,15 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from penstock.domain.admission import Pipeline
     from penstock.domain.fairness import WaitQueue
     from penstock.domain.settings import RateSpec
-    from penstock.domain.admission import Pipeline
 
 CATCH_UP: Final = 0.050
 """How late (seconds) a paced start may be and still not delay the ones after it: lateness is not lost throughput."""
+
+ROUNDING: Final = 1e-7
+"""Seconds added to every period: sums of moments are rounded, and not even the last digit of a float may break the law."""
 
 EXACT: Final = 128
 """Up to this many units per period every date is kept; above, dates are merged into runs of `period / 256`."""
@@ -32,7 +35,7 @@ class Rate:
     dates, run-length merged and rounded up, so that its size is bounded whatever n is.
     """
 
-    __slots__ = ("_dated", "_grain", "_runs", "_tat", "burst", "interval", "metered", "n", "period", "smooth")
+    __slots__ = ("_dated", "_grain", "_paced", "_runs", "_tat", "burst", "interval", "metered", "n", "period", "smooth")
 
     def __init__(self, spec: RateSpec) -> None:
         self._runs: deque[list[float]] | None = (
@@ -40,13 +43,18 @@ class Rate:
         )
         self._dated = 0.0
         self._tat = -inf
+        self._paced = 0.0  # the units by which the last start moved `_tat`
+        self.interval = 0.0
         self.configure(spec)
 
     def configure(self, spec: RateSpec) -> None:
-        """Change the rate in place: what was used stays used, so a lower rate holds from the next start on."""
+        """Change the rate in place: what was used stays used, so a lower rate holds from the next start on.
+
+        The next start is paced by the new rate: a raise is felt at once."""
         self.n = spec.n
-        self.period = spec.period + spec.margin
-        self.interval = self.period / spec.n
+        self.period = _period(spec)
+        before, self.interval = self.interval, self.period / spec.n
+        self._tat += self._paced * (self.interval - before)
         self.smooth = spec.style == "smooth"
         self.burst = (spec.burst - 1) * self.interval if spec.burst > 1 else 0.0
         self.metered = spec.meter == "cost"
@@ -84,6 +92,7 @@ class Rate:
         """Pace what follows; the units themselves are counted by the gate until they are dated."""
         if self.smooth:
             self._tat = max(self._tat, now - CATCH_UP) + units * self.interval
+            self._paced = units
 
     def date(self, at: float, units: float) -> None:
         """Note that `units` were used by a handler that started at a moment."""
@@ -104,7 +113,7 @@ class Rate:
         """Behave as if all units had just been used: what a crash forgot cannot be exceeded then."""
         self._runs = deque([[now, now, float(self.n)]])
         self._dated = float(self.n)
-        self._tat = now + self.interval
+        self._tat, self._paced = now + self.interval, 1.0
 
     def dates(self, now: float) -> list[list[float]]:
         """Return what still counts, as [seconds ago, units] pairs, to be kept over a clean stop."""
@@ -171,7 +180,7 @@ class Gate:
         longest = max(self.rates, key=lambda rate: rate.period, default=None)
         fresh = []
         for spec in rates:
-            rate = old.pop(spec.period + spec.margin, None)
+            rate = old.pop(_period(spec), None)
             if rate is not None:
                 rate.configure(spec)
             else:
@@ -251,3 +260,7 @@ class Slots:
     def most_cost(self) -> float:
         """Return the largest cost that can ever pass: any."""
         return inf
+
+
+def _period(spec: RateSpec) -> float:
+    return spec.period + spec.margin + ROUNDING
