@@ -86,7 +86,11 @@ def shown(value: object) -> str:
     if isinstance(value, int | float):
         if isinstance(value, bool):
             return "true" if value else "false"
-        return "a number with hundreds of digits" if abs(value) > float_info.max else f"{value:.10g}"
+        return (
+            f"{value:.10g}"
+            if isinstance(value, float) or abs(value) <= float_info.max
+            else "a number of hundreds of digits"
+        )
     return {dict: "a mapping", list: "a list", type(None): "nothing (null)"}.get(type(value), type(value).__name__)
 
 
@@ -123,10 +127,13 @@ def _format_duration(seconds: float) -> str:
 
 @lru_cache(maxsize=4096)
 def _parse_duration_text(text: str) -> float:
+    if len(text) < 12 and text.isascii() and text[:-1].isdecimal() and text[-1] in _WHOLE_DURATIONS:
+        return float(int(text[:-1]) * _WHOLE_DURATIONS[text[-1]])  # what nearly all are; fractions are slow
     exact = _exact_duration(text)
     if exact is None:
         raise UnitError(
-            f"{shown(text)} is not a duration", _meant(text, _tidy_duration, _exact_duration, _DURATION_HINT)
+            f"{shown(text)} is not a duration",
+            _meant(text, _tidy_duration, _exact_duration, parse_duration, _DURATION_HINT),
         )
     try:
         return float(exact)
@@ -172,7 +179,7 @@ def format_size(size: int) -> str:
 def _parse_size_text(text: str) -> int:
     size = _exact_size(text)
     if size is None:
-        raise UnitError(f"{shown(text)} is not a size", _meant(text, _tidy_size, _exact_size, _SIZE_HINT))
+        raise UnitError(f"{shown(text)} is not a size", _meant(text, _tidy_size, _exact_size, parse_size, _SIZE_HINT))
     if size.denominator != 1 or size > _LARGEST_SIZE:
         raise UnitError(f"{shown(text)} is not a whole number of bytes that a machine can have", _SIZE_HINT)
     return int(size)
@@ -208,7 +215,7 @@ def format_rate(rate: Rate) -> str:
 def _parse_rate_text(text: str) -> Rate:
     exact = _exact_rate(text)
     if exact is None:
-        raise UnitError(f"{shown(text)} is not a rate", _meant(text, _tidy_rate, _exact_rate, _RATE_HINT))
+        raise UnitError(f"{shown(text)} is not a rate", _meant(text, _tidy_rate, _exact_rate, parse_rate, _RATE_HINT))
     count, period = exact
     if not count or not period:
         what = "count" if not count else "period"
@@ -277,16 +284,25 @@ def _parse_backoff_text(text: str) -> tuple[float, float]:
 
 def _backoff_meant(text: str) -> str:
     ends = [_tidy_duration(end) for end in re.split(r"\s*(?:\.{2,}|…|–|-|\bto\b|:)\s*", text[:80])]
-    if len(ends) > 2 or not all(_DURATION.fullmatch(end) for end in ends):
+    if len(text) > 80 or len(ends) > 2 or not all(_DURATION.fullmatch(end) for end in ends):
         return _BACKOFF_HINT
-    return f"did you mean {ends[0]}..{ends[-1]}?"
+    low, high = sorted((ends[0], ends[-1]), key=_parse_duration_text)
+    return f"did you mean {low}..{high}?"
 
 
 # what they share ------------------------------------------------------------------------------------------------------
-def _meant(text: str, tidy: Callable[[str], str], read: Callable[[str], object], hint: str) -> str:
-    """Return the text in our spelling as a question, if that can be read, else how it is written."""
+def _meant(
+    text: str, tidy: Callable[[str], str], read: Callable[[str], object], parse: Callable[[str], object], hint: str
+) -> str:
+    """Return the text in our spelling as a question, if that would be accepted, else how it is written."""
     tidied = tidy(text[:80])
-    return hint if read(tidied) is None else f"did you mean {tidied}?"
+    if len(text) > 80 or read(tidied) is None:
+        return hint
+    try:
+        parse(tidied)
+    except UnitError:
+        return hint
+    return f"did you mean {tidied}?"
 
 
 def _plain_number(value: object, what: str, hint: str) -> int | float:
