@@ -92,6 +92,7 @@ class Admission:
         self.gates: dict[str, Gate] = {}
         self.slots: dict[str, Slots] = {}
         self.hungry: dict[str, None] = {}  # pipelines whose next page should come from the store
+        self.short: dict[str, None] = {}  # slots that a task was refused since the caller last cleared this
         self._most = most
         self._memory = memory
         self._bytes = 0
@@ -378,7 +379,9 @@ class Admission:
                 gate.waiters.push_front(pipeline)
             else:
                 gate.waiters.push(pipeline)
-            if isinstance(gate, Gate) and now < at < gate.wakes_at:
+            if isinstance(gate, Slots):
+                self.short[gate.name] = None
+            elif now < at < gate.wakes_at:
                 gate.wakes_at = at
                 self._push_moment(at, gate, 0)
         self._set_alarm(pipeline, now, wall)

@@ -67,7 +67,8 @@ class Queue:
         return True
 
     def put_back(self, task: Task) -> None:
-        """Take in a task that has been out. It stays here: the store may still hold it as running."""
+        """Take in a task that has been out. It stays here: the store may still hold it as running or delayed."""
+        task.pinned = True
         self._insert(task, key_of(task))
 
     def ask_page(self) -> Key | None:
@@ -125,7 +126,7 @@ class Queue:
 
     def _evict(self) -> bool:
         assert self._tasks is not None
-        if not self._tasks[-1].durable:
+        if not self._tasks[-1].durable or self._tasks[-1].pinned:
             return False
         self.bytes -= size_of(self._tasks.pop())
         self.more, self.horizon = True, key_of(self._tasks[-1])

@@ -22,7 +22,7 @@ OnTimeout = Literal["wait", "kill"]
 
 TIMEOUT: Final = 30.0
 IDLE_TIMEOUT: Final = 60.0
-MAX_INSTANCES: Final = 100
+MAX_INSTANCES: Final = 1000
 ATTEMPTS: Final = 3
 BACKOFF: Final = (1.0, 300.0)
 MAX_AGE: Final = 14 * 86_400.0

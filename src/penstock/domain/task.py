@@ -56,12 +56,14 @@ class Task:
     """Hold one unit of work as admission sees it. Moments are wall-clock seconds; `id` is also its place in the queue.
 
     `payload` is the bytes that came in, never decoded; None means that they are on disk only. `durable` is False for a
-    synchronous call, of which nothing is written before it has ended. `attempts` counts those that were charged.
+    synchronous call, of which nothing is written before it has ended. `attempts` counts those that were charged. `apart`
+    asks for an instance of its own: the task was in one that ended, and may be what ended it. `pinned` keeps it in memory:
+    it has been out, and the store may still hold it as running or delayed.
     """
 
     __slots__ = (
-        "attempts", "cost", "created", "due", "durable", "expires", "id", "interruptions", "key", "payload", "pipeline",
-        "priority", "throttles",
+        "apart", "attempts", "cost", "created", "due", "durable", "expires", "id", "interruptions", "key", "payload", "pinned",
+        "pipeline", "priority", "throttles",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +94,8 @@ class Task:
         self.durable = durable
         self.attempts = attempts
         self.interruptions = interruptions
+        self.pinned = False
+        self.apart = interruptions > 0
         self.throttles = 0
 
     def __repr__(self) -> str:

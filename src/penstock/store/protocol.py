@@ -129,6 +129,10 @@ class Store(Protocol):
     def epoch(self) -> int:
         """Return the number of this ownership: larger than every one before, and at most 2**23."""
 
+    @property
+    def full(self) -> bool:
+        """Say whether the disk is full: outcomes are still written, from what was kept back for them, and sends are not."""
+
     async def project(self, name: str) -> int:
         """Return the id of a project, making it if it is new."""
 
@@ -166,8 +170,8 @@ class Store(Protocol):
 
         Their payloads are left on disk."""
 
-    async def promote(self, project: int, ids: Sequence[int]) -> None:
-        """Turn delayed tasks into queued ones."""
+    async def promote(self, project: int, until: float) -> int:
+        """Turn delayed tasks whose moment is at or before `until` into queued ones; return how many."""
 
     async def payloads(self, project: int, ids: Sequence[int]) -> Mapping[int, bytes]:
         """Return payloads from disk; unknown ids are left out."""

@@ -1,0 +1,63 @@
+"""What follows an attempt: the end, another attempt at once, or one after a wait."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.domain.task import FREE_OF_CHARGE, RETRIED, Outcome, State, Task
+
+MOST_INTERRUPTIONS: Final = 5
+"""How often a task may be interrupted before it is taken for what ends its instances, and goes dead."""
+
+MOST_HOLD: Final = 3600.0
+"""The longest that "try later" from downstream is believed, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequel:
+    """Say where a task stands after an attempt, and how long (seconds) a delayed one waits."""
+
+    state: State
+    delay: float = 0.0
+
+
+def backoff(attempt: int, first: float, longest: float, draw: float) -> float:
+    """Return the wait before the next attempt, in seconds: exponential with full jitter (Brooker, AWS, 2015).
+
+    `attempt` is the number of the one that failed, from 1; `draw` is a random number in [0, 1).
+    """
+    return draw * min(longest, first * 2.0 ** min(attempt - 1, 64))
+
+
+def follow(task: Task, outcome: Outcome, attempts: int, wait: tuple[float, float], draw: float) -> Sequel:
+    """Charge an attempt to a task and return what follows it.
+
+    `attempts` is how many the pipeline allows, `wait` its (first, longest) backoff. A synchronous call (not durable) is
+    not tried again after a failure: its caller hears of it at once and decides.
+    """
+    if outcome is Outcome.INTERRUPTED:
+        task.interruptions += 1
+        return Sequel(State.DEAD if task.interruptions > MOST_INTERRUPTIONS else State.QUEUED)
+    if outcome not in FREE_OF_CHARGE:
+        task.attempts += 1
+    if outcome is Outcome.CANCELLED:
+        return Sequel(State.CANCELLED)
+    if outcome is Outcome.EXPIRED:
+        return Sequel(State.EXPIRED)
+    if outcome is Outcome.OK or not task.durable:
+        return Sequel(State.DONE)
+    if outcome is Outcome.THROTTLED:
+        task.throttles += 1
+        return Sequel(State.QUEUED)
+    if outcome in RETRIED and task.attempts < attempts:
+        return Sequel(State.DELAYED, backoff(task.attempts, *wait, draw))
+    return Sequel(State.DEAD)
+
+
+def hold_for(retry_after: float | None, throttles: int) -> float:
+    """Return for how long downstream's "try later" holds what it names, in seconds.
+
+    Without a stated time it doubles from one second with each time in a row that the task was told so.
+    """
+    if retry_after is None:
+        return min(60.0, 2.0 ** min(throttles, 6))
+    return min(MOST_HOLD, max(0.0, retry_after))

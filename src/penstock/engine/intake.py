@@ -1,0 +1,269 @@
+"""What comes in: sends, synchronous calls and cancellations.
+
+A send is acknowledged when it is on disk; only then does admission hear of it. A synchronous call writes nothing before it
+has run; it waits in its pipeline's queue like everything else, for a bounded time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from itertools import count
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from penstock.domain.errors import (
+    BadRequest,
+    Conflict,
+    DiskFull,
+    NotFound,
+    QueueFull,
+    Saturated,
+    TooLarge,
+    Unavailable,
+)
+from penstock.domain.mistakes import nearest
+from penstock.domain.task import ENDED, Attempt, Outcome, State, Task, name_of
+from penstock.engine.model import DIRECT, Pipe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from penstock.engine.deadlines import Deadlines
+    from penstock.engine.model import Plant
+    from penstock.engine.pump import Pump
+    from penstock.engine.scheduler import Scheduler
+    from penstock.engine.settle import Settle
+    from penstock.store.protocol import StoredTask
+
+MOST_CALL_PAYLOAD: Final = 6 << 20
+MOST_START_WAIT: Final = 10.0
+"""How long (seconds) a synchronous call waits for its start if its caller states no timeout."""
+
+MOST_DELAY: Final = 366 * 86_400.0
+
+
+@dataclass(slots=True)
+class Item:
+    """Hold one task to send: `payload` is JSON text as bytes, `due` a wall-clock moment or None for now."""
+
+    payload: bytes
+    due: float | None = None
+    key: str | None = None
+    cost: float = 1.0
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Report ids in the order of the items; `duplicates` are the positions whose key was known already."""
+
+    ids: list[int]
+    duplicates: list[int]
+
+
+class Intake:
+    """Make tasks."""
+
+    def __init__(self, plant: Plant) -> None:
+        self._plant = plant
+        self._ids = count(1)
+
+    def join(self, pump: Pump, settle: Settle, scheduler: Scheduler, deadlines: Deadlines) -> None:
+        """Get to know the loops that tasks are passed on to."""
+        self._pump, self._settle, self._scheduler, self._deadlines = pump, settle, scheduler, deadlines
+
+    def open(self, epoch: int) -> None:
+        """Begin to give ids: the epoch stands in front, so they are larger than all before and never used twice."""
+        self._ids = count((epoch << 40) + 1)
+
+    # sends --------------------------------------------------------------------------------------------------------
+    async def send(self, name: str, items: Sequence[Item]) -> Sent:
+        """Put tasks into a pipeline's queue; return when they are on disk."""
+        plant, pipe = self._plant, self.pipe(name)
+        self._check_open(pipe)
+        self._check_items(pipe, items)
+        wall = plant.wall()
+        expires = wall + pipe.spec.max_age
+        tasks = [self._task(name, item, wall, expires) for item in items]
+        counts = pipe.counts
+        counts.queued += len(tasks)
+        try:
+            known = await plant.store.enqueue(plant.project_id, tasks)
+        except BaseException:
+            counts.queued -= len(tasks)
+            raise
+        if known:
+            counts.queued -= len(known)
+            ids = [known.get(position, task.id) for position, task in enumerate(tasks)]
+            tasks = [task for position, task in enumerate(tasks) if position not in known]
+        else:
+            ids = [task.id for task in tasks]
+        self._offer(name, pipe, tasks)
+        return Sent(ids, sorted(known))
+
+    def _offer(self, name: str, pipe: Pipe, tasks: list[Task]) -> None:
+        """Hand durable tasks to admission, and delayed ones to the scheduler."""
+        if any(task.due is not None for task in tasks):
+            for task in tasks:
+                if task.due is not None:
+                    pipe.counts.queued -= 1
+                    pipe.counts.delayed += 1
+                    self._scheduler.add(task)
+            tasks = [task for task in tasks if task.due is None]
+        if tasks and self._plant.pipes.get(name) is pipe:
+            self._plant.admission.offer(name, tasks)
+            self._pump.wake()
+
+    def _task(self, name: str, item: Item, wall: float, expires: float) -> Task:
+        due = item.due if item.due is not None and item.due > wall else None
+        return Task(
+            next(self._ids), name, item.payload, created=wall, expires=expires if due is None else expires + due - wall,
+            due=due, priority=item.priority, cost=item.cost, key=item.key,
+        )  # fmt: skip
+
+    def _check_open(self, pipe: Pipe) -> None:
+        if not self._plant.accepting:
+            raise Unavailable("The server is starting or stopping. Send again in a moment.", 1.0)
+        if self._plant.store.full:
+            raise DiskFull("The disk is full: nothing new is taken until there is room. Nothing that was taken is lost.")
+        if pipe.draining:
+            raise Conflict(f"The pipeline '{pipe.spec.name}' is being removed and takes no more tasks.")
+
+    def _check_items(self, pipe: Pipe, items: Sequence[Item]) -> None:
+        spec = pipe.spec
+        if pipe.counts.waiting + len(items) > spec.max_queued:
+            raise QueueFull(
+                f"The pipeline '{spec.name}' holds {pipe.counts.waiting} tasks and may hold {spec.max_queued}. "
+                "Send again later, or raise max_queued.",
+                self._retry_after(pipe),
+            )
+        largest = max((len(item.payload) for item in items), default=0)
+        if largest > spec.max_payload:
+            raise TooLarge(
+                f"A payload has {largest} bytes; the pipeline '{spec.name}' takes {spec.max_payload}. "
+                "Send a reference to the data instead, or raise max_payload."
+            )
+        most_cost = min((gate.most_cost() for gate in self._plant.admission.pipelines[spec.name].gates), default=inf)
+        dearest = max((item.cost for item in items), default=0.0)
+        if dearest > most_cost:
+            raise BadRequest(f"A task costs {dearest:g}, but a limit of '{spec.name}' never lets more than {most_cost:g} pass.")
+        latest = self._plant.wall() + MOST_DELAY
+        if any(item.due is not None and item.due > latest for item in items):
+            raise BadRequest("A task can be delayed for a year at most.")
+
+    @staticmethod
+    def _retry_after(pipe: Pipe) -> float:
+        """Return about when (seconds) there is room: one unit of the slowest rate, between 1 s and a minute."""
+        return min(60.0, max((rate.period / rate.n for rate in pipe.spec.rates), default=1.0) or 1.0)
+
+    # synchronous calls ----------------------------------------------------------------------------------------------
+    async def call(self, name: str, payload: bytes, timeout: float | None) -> Attempt:
+        """Run one task through a pipeline and return its end. `timeout` (seconds) bounds waiting and running together.
+
+        Raises `Saturated` if it could not start in time. A caller that goes away cancels its task.
+        """
+        plant, pipe = self._plant, self.pipe(name)
+        self._check_call(pipe, payload)
+        wall = plant.wall()
+        task = Task(next(self._ids), name, payload, created=wall, expires=inf, durable=False)
+        answer: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
+        plant.calls[task.id] = answer
+        pipe.counts.queued += 1
+        plant.admission.offer(name, (task,))
+        self._pump.wake()
+        loop = asyncio.get_running_loop()
+        start_wait = MOST_START_WAIT if timeout is None else timeout
+        timers = [loop.call_later(start_wait, self._give_up, task, pipe)]
+        if timeout is not None:
+            timers.append(loop.call_later(timeout, self._stop, task, Outcome.TIMEOUT))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._give_up(task, pipe)
+            self._stop(task, Outcome.CANCELLED)
+            raise
+        finally:
+            for timer in timers:
+                timer.cancel()
+            del plant.calls[task.id]
+
+    def _check_call(self, pipe: Pipe, payload: bytes) -> None:
+        self._check_open(pipe)
+        if len(payload) > MOST_CALL_PAYLOAD:
+            raise TooLarge(f"The body has {len(payload)} bytes; a synchronous call takes {MOST_CALL_PAYLOAD}.")
+        if pipe.spec.paused:
+            raise Conflict(f"The pipeline '{pipe.spec.name}' is paused. Resume it, or send the task to wait there.")
+        if pipe.fleet.blueprint is None:
+            raise Conflict(f"The function '{pipe.spec.function}' has no code yet. Deploy it first.")
+
+    def _give_up(self, task: Task, pipe: Pipe) -> None:
+        """Let a call that has not started go."""
+        if self._plant.pipes.get(task.pipeline) is not pipe:
+            return
+        if self._plant.admission.withdraw_task(task.pipeline, task.id) is None:
+            return
+        pipe.counts.queued -= 1
+        answer = self._plant.calls.get(task.id)
+        if answer is not None and not answer.done():
+            waited = self._plant.wall() - task.created
+            answer.set_exception(
+                Saturated(
+                    f"The call waited {waited:.1f} s and could not start: '{pipe.spec.name}' is busy or at its limit. "
+                    "Call again later, raise the limit, or send it as a task.",
+                    self._retry_after(pipe),
+                )
+            )
+
+    def _stop(self, task: Task, outcome: Outcome) -> None:
+        attempt = self._plant.running_attempt(task.id)
+        if attempt is not None:
+            self._deadlines.end(attempt, self._plant.running[attempt], outcome)
+
+    # cancellation -----------------------------------------------------------------------------------------------------
+    async def cancel(self, task_id: int) -> None:
+        """Cancel a task wherever it is. Raises `NotFound`, or `Conflict` if it has ended."""
+        plant = self._plant
+        running = plant.running_attempt(task_id)
+        if running is not None:
+            self._deadlines.end(running, plant.running[running], Outcome.CANCELLED)
+            return
+        stored = await plant.store.task(plant.project_id, task_id)
+        if stored is None:
+            raise NotFound("task", name_of(task_id))
+        running = plant.running_attempt(task_id)
+        if running is not None:
+            self._deadlines.end(running, plant.running[running], Outcome.CANCELLED)
+        elif stored.state in ENDED or task_id in self._settle.uncommitted():
+            raise Conflict(f"The task {name_of(task_id)} has ended already.")
+        else:
+            self._cancel_waiting(stored)
+        await self._settle.wait_for(task_id)
+
+    def _cancel_waiting(self, stored: StoredTask) -> None:
+        plant = self._plant
+        pipe = plant.pipes.get(stored.pipeline)
+        task = self._scheduler.remove(stored.id)
+        was_delayed = task is not None or stored.state is State.DELAYED
+        if task is None and pipe is not None:
+            task = plant.admission.withdraw_task(stored.pipeline, stored.id)
+            was_delayed = was_delayed and task is None
+        if task is None:  # it is on disk only
+            task = Task(stored.id, stored.pipeline, None, created=stored.created, expires=stored.expires)
+            task.attempts, task.interruptions = stored.attempts, stored.interruptions
+        if pipe is not None:
+            if was_delayed:
+                pipe.counts.delayed -= 1
+            else:
+                pipe.counts.queued -= 1
+        body = b'{"type": "Cancelled", "message": "The task was cancelled before it started."}'
+        self._settle.write(Attempt(task, Outcome.CANCELLED, State.CANCELLED, body, plant.wall()))
+
+    def pipe(self, name: str) -> Pipe:
+        """Return a pipeline by name. Raises `NotFound` with the nearest name."""
+        pipe = self._plant.pipes.get(name)
+        if pipe is None:
+            if name.startswith(DIRECT):
+                raise NotFound("function", name[1:], nearest(name[1:], self._plant.functions))
+            raise NotFound("pipeline", name, nearest(name, (one for one in self._plant.pipes if one[0] != DIRECT)))
+        return pipe

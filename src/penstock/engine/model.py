@@ -1,0 +1,218 @@
+"""What the loops share: functions, pipelines, fleets of instances, and what runs in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+from penstock.domain.admission import Admission
+
+if TYPE_CHECKING:
+    import asyncio
+    import random
+    from collections.abc import Callable, Mapping
+
+    from penstock.compute.protocol import Blueprint, Compute, Instance, PipelineContext
+    from penstock.domain.admission import Start
+    from penstock.domain.specs import FunctionSpec, PipelineSpec
+    from penstock.domain.task import Attempt, Task
+    from penstock.store.protocol import Store, Version
+
+STARTING: Final = "starting"
+READY: Final = "ready"
+DRAINING: Final = "draining"
+TAINTED: Final = "tainted"
+
+DIRECT: Final = "@"
+"""Prefix of the built-in pipeline through which calls of a function itself go."""
+
+
+@dataclass(slots=True)
+class Function:
+    """Hold a function as it is configured now; `live` is None until code was deployed."""
+
+    name: str
+    spec: FunctionSpec
+    live: Version | None = None
+    gates: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Counts:
+    """Count a pipeline's tasks; `done` since the server started."""
+
+    delayed: int = 0
+    queued: int = 0
+    running: int = 0
+    dead: int = 0
+    done: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Return how many tasks fill the queue."""
+        return self.delayed + self.queued
+
+
+@dataclass(slots=True)
+class Pipe:
+    """Hold a pipeline as it is configured now, with the context that its tasks' handlers see."""
+
+    spec: PipelineSpec
+    context: PipelineContext
+    fleet: Fleet
+    timeout: float
+    counts: Counts = field(default_factory=Counts)
+    draining: bool = False
+    paging: bool = False
+
+    @property
+    def leaving(self) -> bool:
+        """Say whether the pipeline goes when its work is done."""
+        return self.draining or self.spec.remove_when_empty
+
+
+class Running:
+    """Hold one attempt from its admission until its work has really ended."""
+
+    __slots__ = ("deadline", "member", "outcome_given", "pipe", "sent", "start", "started", "version")
+
+    def __init__(self, start: Start, pipe: Pipe, member: Member, sent: float) -> None:
+        self.start = start
+        self.pipe = pipe
+        self.member = member
+        self.sent = sent
+        self.deadline = sent + pipe.timeout
+        self.version = member.blueprint.version
+        self.started: float | None = None
+        self.outcome_given = False  # its outcome was given at its limit, or it was cancelled; the work still goes on
+
+    @property
+    def task(self) -> Task:
+        """Return the task that is attempted."""
+        return self.start.task
+
+
+class Member:
+    """Hold one instance of a fleet. `free` are the slots that admission may fill; a suspect's member has none of those."""
+
+    __slots__ = ("blueprint", "born", "busy", "fleet", "free", "idle_since", "instance", "reads", "state", "suspect")
+
+    def __init__(self, fleet: Fleet, instance: Instance, born: float, suspect: Running | None = None) -> None:
+        self.fleet = fleet
+        self.instance = instance
+        self.blueprint = instance.blueprint
+        self.born = born
+        self.state = STARTING
+        self.reads = False  # it has said that it is ready
+        self.free = 0
+        self.busy: dict[int, Running] = {}
+        self.idle_since = born
+        self.suspect = suspect
+
+
+class Fleet:
+    """Hold the instances of one (function, pinned version, environment), and find the fullest one that has room.
+
+    `name` is also the name of its slots in admission. Members with free slots stand in buckets by how many they have, so
+    that choosing and moving cost the same whatever their number.
+    """
+
+    __slots__ = (
+        "blocked_until", "blueprint", "buckets", "env", "failures", "function", "idle_timer", "last_end", "looking", "lowest",
+        "mean", "members", "name", "pinned", "starting",
+    )  # fmt: skip
+
+    def __init__(self, name: str, function: str, pinned: int | None, env: Mapping[str, str]) -> None:
+        self.name = name
+        self.function = function
+        self.pinned = pinned
+        self.env = env
+        self.blueprint: Blueprint | None = None
+        self.members: dict[int, Member] = {}
+        self.starting = 0
+        self.buckets: list[dict[int, Member]] = [{}, {}]
+        self.lowest = 1
+        self.mean: float | None = None  # seconds a task takes, moving average
+        self.last_end = 0.0
+        self.failures = 0  # instances in a row that ended before they were ready
+        self.blocked_until = 0.0
+        self.looking = False  # a timer will look at what is wanted again
+        self.idle_timer: asyncio.TimerHandle | None = None
+
+    def choose(self) -> Member | None:
+        """Take one slot of the fullest member that has a free one."""
+        buckets = self.buckets
+        while self.lowest < len(buckets):
+            if bucket := buckets[self.lowest]:
+                identity, member = bucket.popitem()
+                member.free -= 1
+                if member.free:
+                    self.lowest = member.free
+                    buckets[member.free][identity] = member
+                return member
+            self.lowest += 1
+        return None
+
+    def give(self, member: Member, count: int) -> None:
+        """Add free slots to a member."""
+        identity = member.instance.id
+        if member.free:
+            del self.buckets[member.free][identity]
+        member.free += count
+        while len(self.buckets) <= member.free:
+            self.buckets.append({})
+        self.buckets[member.free][identity] = member
+        self.lowest = min(self.lowest, member.free)
+
+    def close(self, member: Member) -> int:
+        """Take all free slots from a member, so that nothing new is put into it; return how many there were."""
+        free, member.free = member.free, 0
+        if free:
+            del self.buckets[free][member.instance.id]
+        return free
+
+
+class Plant:
+    """Hold what all loops of one project work on. `clock` is monotonic seconds, `wall` the wall clock."""
+
+    def __init__(
+        self,
+        store: Store,
+        compute: Compute,
+        *,
+        project: str,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self.store = store
+        self.compute = compute
+        self.project = project
+        self.project_id = 0
+        self.clock = clock
+        self.wall = wall
+        self.rng = rng
+        self.admission = Admission()
+        self.functions: dict[str, Function] = {}
+        self.pipes: dict[str, Pipe] = {}
+        self.fleets: dict[str, Fleet] = {}
+        self.members: dict[int, Member] = {}
+        self.running: dict[int, Running] = {}
+        self.calls: dict[int, asyncio.Future[Attempt]] = {}  # synchronous calls that wait for their end, by task
+        self.accepting = False
+        self._attempts = count(1)
+
+    def next_attempt(self) -> int:
+        """Return a number for an attempt that no other has in this server's life."""
+        return next(self._attempts)
+
+    def answer(self, attempt: Attempt) -> None:
+        """Give a synchronous call its outcome."""
+        call = self.calls.get(attempt.task.id)
+        if call is not None and not call.done():
+            call.set_result(attempt)
+
+    def running_attempt(self, task_id: int) -> int | None:
+        """Return the attempt in which a task runs now, or None. It looks through all that runs: not for the hot path."""
+        return next((attempt for attempt, running in self.running.items() if running.task.id == task_id), None)

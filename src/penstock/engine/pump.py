@@ -1,0 +1,220 @@
+"""The pump: asks admission what may start, and hands it to instances, a batch to each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from penstock.compute.protocol import Run
+from penstock.domain.errors import PenstockError
+from penstock.domain.queue import key_of
+from penstock.domain.task import Attempt, Outcome, State
+from penstock.engine.model import Running
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from penstock.domain.admission import Admitted, Start
+    from penstock.domain.task import Task
+    from penstock.engine.deadlines import Deadlines
+    from penstock.engine.model import Member, Plant
+    from penstock.engine.scaler import Scaler
+    from penstock.engine.settle import Settle
+
+BATCH: Final = 512
+"""Starts that one turn of the event loop decides about: it keeps callbacks short."""
+
+PAGE: Final = 1000
+INLINE: Final = 16 * 1024
+"""Payloads up to this many bytes are kept in memory while they wait; larger ones are read when they start."""
+
+log = logging.getLogger(__name__)
+
+
+class Pump:
+    """Start tasks. Whoever changes what may start calls `wake`; many calls make one run."""
+
+    def __init__(self, plant: Plant) -> None:
+        self._plant = plant
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._jobs: set[asyncio.Task[None]] = set()
+        self.halted = False
+
+    def join(self, scaler: Scaler, settle: Settle, deadlines: Deadlines) -> None:
+        """Get to know the loops that starts are passed on to."""
+        self._scaler, self._settle, self._deadlines = scaler, settle, deadlines
+
+    def wake(self) -> None:
+        """Run once in this turn of the event loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self.run_once)
+
+    def run_once(self) -> None:
+        """Start what may start now, ask for instances that are wanted, and set the timer for the next moment."""
+        self._scheduled = False
+        plant = self._plant
+        if self.halted:
+            return
+        now = plant.clock()
+        admitted = plant.admission.admit(now, plant.wall(), BATCH)
+        if admitted.starts:
+            self._send(admitted.starts, now)
+        self._drop(admitted)
+        self._scaler.run_once(now)
+        for name in plant.admission.hungry:
+            self._page(name)
+        plant.admission.hungry.clear()
+        self._set_timer(plant.admission.next_wakeup())
+
+    def halt(self) -> None:
+        """Start nothing more."""
+        self.halted = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for job in self._jobs:
+            job.cancel()
+
+    # starts -------------------------------------------------------------------------------------------------------
+    def _send(self, starts: list[Start], now: float) -> None:
+        plant = self._plant
+        batches: dict[Member, list[Run]] = {}
+        for start in starts:
+            task = start.task
+            pipe = plant.pipes[task.pipeline]
+            fleet = plant.fleets[start.slots.name]
+            counts = pipe.counts
+            counts.queued -= 1
+            counts.running += 1
+            if task.apart and fleet.blueprint is not None and fleet.blueprint.slots > 1:
+                plant.admission.provide(fleet.name, 1)
+                member = self._scaler.launch(fleet, now)
+                member.suspect = self._register(start, member, now)[1]
+                continue
+            chosen = fleet.choose()
+            assert chosen is not None, "admission gave a slot that no instance has"
+            attempt, running = self._register(start, chosen, now)
+            if task.payload is None or task.interruptions:
+                self._job(self._send_prepared(attempt, running))
+                continue
+            self._deadlines.add(attempt, running)
+            run = Run(attempt, task.id, task.attempts + 1, pipe.context, task.payload, pipe.timeout, start.dated)
+            batch = batches.get(chosen)
+            if batch is None:
+                batches[chosen] = [run]
+            else:
+                batch.append(run)
+        for member, batch in batches.items():
+            member.instance.run(batch)
+        self._settle.note_later()
+
+    def _register(self, start: Start, member: Member, now: float) -> tuple[int, Running]:
+        attempt = self._plant.next_attempt()
+        running = Running(start, self._plant.pipes[start.task.pipeline], member, now)
+        self._plant.running[attempt] = member.busy[attempt] = running
+        return attempt, running
+
+    def run_suspect(self, member: Member) -> None:
+        """Send the one task that an instance was started for."""
+        for attempt, running in member.busy.items():
+            self._job(self._send_prepared(attempt, running))
+
+    async def _send_prepared(self, attempt: int, running: Running) -> None:
+        """Send a task whose payload is on disk only, or whose start must be known to the store before it runs."""
+        plant, task = self._plant, running.task
+        if task.interruptions:
+            await self._settle.note_start(attempt)
+        payload = task.payload
+        if payload is None:
+            try:
+                payload = (await plant.store.payloads(plant.project_id, [task.id])).get(task.id, b"")
+            except PenstockError as error:
+                log.warning("The payload of %r could not be read, its instance gets none: %s", task, error)
+                payload = b""
+        if attempt not in running.member.busy or running.outcome_given:
+            return
+        running.sent = plant.clock()
+        running.deadline = running.sent + running.pipe.timeout
+        self._deadlines.add(attempt, running)
+        run = Run(
+            attempt, task.id, task.attempts + 1, running.pipe.context, payload, running.pipe.timeout, running.start.dated
+        )
+        running.member.instance.run([run])
+
+    # tasks that will not start ----------------------------------------------------------------------------------------
+    def _drop(self, admitted: Admitted) -> None:
+        for task in admitted.expired:
+            message = "The task waited longer than its pipeline's max_age."
+            self._end(task, Outcome.EXPIRED, State.EXPIRED, message)
+        for task, limit in admitted.impossible:
+            message = f"The task costs {task.cost:g}, more than the limit '{limit}' ever lets pass at once."
+            self._end(task, Outcome.ERROR, State.DEAD, message)
+
+    def _end(self, task: Task, outcome: Outcome, state: State, message: str) -> None:
+        body = b'{"type": "%s", "message": "%s"}' % (outcome.value.capitalize().encode(), message.encode())
+        attempt = Attempt(task, outcome, state, body, self._plant.wall())
+        pipe = self._plant.pipes.get(task.pipeline)
+        if pipe is not None:
+            pipe.counts.queued -= 1
+            pipe.counts.dead += state is State.DEAD
+        self._plant.answer(attempt)
+        self._settle.write(attempt)
+
+    # pages --------------------------------------------------------------------------------------------------------
+    def _page(self, name: str) -> None:
+        pipe = self._plant.pipes.get(name)
+        if pipe is not None and not pipe.paging:
+            pipe.paging = True
+            self._job(self._load_page(name))
+
+    async def _load_page(self, name: str) -> None:
+        """Read the next waiting tasks of a pipeline, leaving out those that are known to be elsewhere by now."""
+        plant = self._plant
+        queue = plant.admission.pipelines[name].queue
+        known = self._known(name)
+        try:
+            page = await plant.store.waiting(plant.project_id, name, queue.ask_page(), PAGE, INLINE)
+        finally:
+            if name in plant.pipes:
+                plant.pipes[name].paging = False
+        if name not in plant.admission.pipelines:
+            return
+        known |= self._known(name)
+        upto = key_of(page[-1]) if len(page) == PAGE else None
+        plant.admission.page_in(name, [task for task in page if task.id not in known], upto)
+        self.wake()
+
+    def _known(self, name: str) -> set[int]:
+        plant = self._plant
+        known = {running.task.id for running in plant.running.values()}
+        known |= self._settle.uncommitted()
+        known |= {task.id for task in plant.admission.pipelines[name].queue.tasks()}
+        return known
+
+    # timers -------------------------------------------------------------------------------------------------------
+    def _set_timer(self, moment: float | None) -> None:
+        if moment is None:
+            return
+        if moment == -inf:
+            self.wake()
+        elif moment < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = moment
+            delay = max(0.0, moment - self._plant.clock())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._timer_over)
+
+    def _timer_over(self) -> None:
+        self._timer, self._timer_at = None, inf
+        if not self._scheduled:
+            self._scheduled = True
+            self.run_once()
+
+    def _job(self, work: Coroutine[None, None, None]) -> None:
+        job = asyncio.get_running_loop().create_task(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)

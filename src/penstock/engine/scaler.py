@@ -1,0 +1,225 @@
+"""How many instances: as many as are wanted now, down to none.
+
+What is wanted follows from `admission.demand`; nothing is ramped. Only where a function's tasks are so short that those
+that wait will be through before a new instance could help, fewer are started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import ceil
+from typing import TYPE_CHECKING, Final
+
+from penstock.engine.model import DRAINING, READY, STARTING, TAINTED, Member
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from penstock.compute.protocol import Instance
+    from penstock.engine.model import Fleet, Plant, Running
+
+HORIZON: Final = 0.05
+"""Seconds in which the present slots should be able to work off what waits; for less no instance is started."""
+
+MOST_PAUSE: Final = 30.0
+"""The longest wait, in seconds, before an instance is tried again whose predecessors ended before they were ready."""
+
+
+class Scaler:
+    """Start and end instances. `wake` asks the pump to look again."""
+
+    def __init__(self, plant: Plant, wake: Callable[[], None]) -> None:
+        self._plant = plant
+        self._wake = wake
+
+    def run_once(self, now: float) -> None:
+        """Start what is wanted by tasks that only lack a slot."""
+        short = self._plant.admission.short
+        if not short:
+            return
+        names = list(short)
+        short.clear()
+        for name in names:
+            fleet = self._plant.fleets.get(name)
+            if fleet is not None and fleet.blueprint is not None:
+                self._grow(fleet, now)
+
+    def _grow(self, fleet: Fleet, now: float) -> None:
+        assert fleet.blueprint is not None
+        if fleet.blocked_until > now:
+            self._look_again(fleet, fleet.blocked_until - now)
+            return
+        slots = fleet.blueprint.slots
+        room = self._plant.functions[fleet.function].spec.max_instances - self._counted(fleet)
+        if room <= 0:
+            return
+        coming = fleet.starting * slots
+        wanted = self._plant.admission.demand(fleet.name, now, room * slots + coming)
+        useful = self._useful(fleet, wanted, now)
+        launches = min(room, ceil((min(wanted, useful) - coming) / slots))
+        for _ in range(launches):
+            self.launch(fleet, now)
+        if useful < wanted:
+            self._look_again(fleet, HORIZON)
+
+    def _useful(self, fleet: Fleet, wanted: int, now: float) -> int:
+        """Return how many slots are needed to work off what waits within the horizon, as tasks have lately taken."""
+        if fleet.mean is None or not fleet.members:
+            return wanted
+        since = now - fleet.last_end if any(member.busy for member in fleet.members.values()) else 0.0
+        return max(1, ceil(wanted * max(fleet.mean, since) / HORIZON))
+
+    def _counted(self, fleet: Fleet) -> int:
+        return sum(member.state in {STARTING, READY} for member in fleet.members.values())
+
+    def _look_again(self, fleet: Fleet, delay: float) -> None:
+        if fleet.looking:
+            return
+        fleet.looking = True
+
+        def look() -> None:
+            fleet.looking = False
+            self._plant.admission.short[fleet.name] = None
+            self._wake()
+
+        asyncio.get_running_loop().call_later(delay, look)
+
+    def launch(self, fleet: Fleet, now: float, suspect: Running | None = None) -> Member:
+        """Start one instance, for one suspected task alone if given."""
+        assert fleet.blueprint is not None
+        instance = self._plant.compute.launch(fleet.blueprint)
+        member = Member(fleet, instance, now, suspect)
+        fleet.members[instance.id] = self._plant.members[instance.id] = member
+        fleet.starting += 1
+        return member
+
+    def keep_warm(self, fleet: Fleet) -> None:
+        """Start what `min_instances` asks for."""
+        if fleet.blueprint is None:
+            return
+        now = self._plant.clock()
+        for _ in range(self._plant.functions[fleet.function].spec.min_instances - self._counted(fleet)):
+            self.launch(fleet, now)
+
+    def ready(self, member: Member, now: float) -> None:
+        """Let admission fill the slots of an instance that is ready; a suspect's has none to give."""
+        fleet = member.fleet
+        member.reads = True
+        fleet.starting -= 1
+        fleet.failures = 0
+        if member.state != STARTING:
+            return
+        member.state = READY
+        member.idle_since = now
+        if member.suspect is not None:
+            return
+        if member.blueprint != fleet.blueprint:
+            self.retire(member)
+            return
+        self.give(member, member.blueprint.slots)
+        self._limit_life(member, now)
+        self._watch_idle(fleet)
+
+    def give(self, member: Member, count: int) -> None:
+        """Let admission use slots of a member again."""
+        member.fleet.give(member, count)
+        self._plant.admission.provide(member.fleet.name, count)
+
+    def freed(self, member: Member, count: int, now: float) -> None:
+        """Take note that tasks of a member have ended."""
+        if not member.busy:
+            member.idle_since = now
+        if member.state != READY:
+            return
+        if member.suspect is not None or not member.blueprint.reuse:
+            self.retire(member)
+            return
+        self.give(member, count)
+        if not member.busy:
+            self._watch_idle(member.fleet)
+
+    def retire(self, member: Member) -> None:
+        """Let an instance finish what it has and go; it never keeps a new one from starting."""
+        self._close(member, DRAINING)
+        member.instance.stop()
+
+    def taint(self, member: Member) -> None:
+        """Put nothing new into an instance in which something overstays."""
+        self._close(member, TAINTED)
+
+    def kill(self, member: Member) -> None:
+        """End an instance now."""
+        self._close(member, TAINTED)
+        member.instance.kill()
+
+    def gone(self, instance: Instance, now: float) -> Member | None:
+        """Forget an instance that has ended."""
+        member = self._plant.members.pop(instance.id, None)
+        if member is None:
+            return None
+        fleet = member.fleet
+        fleet.starting -= not member.reads
+        if member.state == STARTING:
+            fleet.failures += 1
+            fleet.blocked_until = now + min(MOST_PAUSE, 0.1 * 2.0 ** min(fleet.failures, 10))
+        self._close(member, TAINTED)
+        del fleet.members[instance.id]
+        if fleet.blocked_until > now:
+            self._look_again(fleet, fleet.blocked_until - now)
+        elif self._plant.accepting and fleet.name in self._plant.fleets:
+            self.keep_warm(fleet)
+        return member
+
+    def switch(self, fleet: Fleet) -> None:
+        """Let the instances of an earlier blueprint go; those of the present one come as they are wanted."""
+        for member in list(fleet.members.values()):
+            if member.blueprint != fleet.blueprint and member.state in {STARTING, READY} and member.suspect is None:
+                self.retire(member)
+        fleet.failures, fleet.blocked_until, fleet.mean = 0, 0.0, None
+        self._plant.admission.short[fleet.name] = None
+        self.keep_warm(fleet)
+
+    def _close(self, member: Member, state: str) -> None:
+        free = member.fleet.close(member)
+        if free:
+            self._plant.admission.provide(member.fleet.name, -free)
+        member.state = state
+
+    def _limit_life(self, member: Member, now: float) -> None:
+        spec = self._plant.functions[member.fleet.function].spec
+        if spec.max_runtime is not None:
+            left = member.born + spec.max_runtime - spec.timeout - now
+            asyncio.get_running_loop().call_later(max(0.0, left), self._end_of_life, member)
+
+    def _end_of_life(self, member: Member) -> None:
+        if member.state == READY:
+            self.retire(member)
+            self._wake()
+
+    def _watch_idle(self, fleet: Fleet) -> None:
+        if fleet.idle_timer is None and fleet.function in self._plant.functions:
+            delay = self._plant.functions[fleet.function].spec.idle_timeout
+            fleet.idle_timer = asyncio.get_running_loop().call_later(delay, self._end_idle, fleet)
+
+    def _end_idle(self, fleet: Fleet) -> None:
+        """End instances that were idle for too long, and set the timer for the next one."""
+        fleet.idle_timer = None
+        function = self._plant.functions.get(fleet.function)
+        if function is None:
+            return
+        now = self._plant.clock()
+        limit = function.spec.idle_timeout
+        spare = self._counted(fleet) - function.spec.min_instances
+        rest = None
+        for member in list(fleet.members.values()):
+            if spare <= 0:
+                break
+            if member.state == READY and not member.busy:
+                left = member.idle_since + limit - now
+                if left <= 0:
+                    self.retire(member)
+                    spare -= 1
+                else:
+                    rest = left if rest is None else min(rest, left)
+        if rest is not None:
+            fleet.idle_timer = asyncio.get_running_loop().call_later(rest, self._end_idle, fleet)

@@ -1,0 +1,146 @@
+"""What is due later: delayed tasks and retries.
+
+They live in the store, by due time; a heap holds those of the next minute. When a moment comes, its tasks wait in their
+queues again, at the place their ids give them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from heapq import heappop, heappush
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from penstock.domain.task import Task
+    from penstock.engine.model import Plant
+    from penstock.engine.pump import Pump
+
+AHEAD: Final = 60.0
+"""Seconds ahead of time that due tasks are read from the store."""
+
+PAGE: Final = 5000
+
+
+class Scheduler:
+    """Wake delayed tasks when they are due. Moments are wall-clock seconds."""
+
+    def __init__(self, plant: Plant) -> None:
+        self._plant = plant
+        self._heap: list[tuple[float, int]] = []
+        self._tasks: dict[int, Task] = {}
+        self._loaded_until = 0.0  # all that is due up to this moment is in the heap
+        self._next_load = inf  # the earliest moment that is known to be in the store only
+        self._loading = False
+        self._left: set[int] = set()  # what left the heap while it was being loaded
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._job: asyncio.Task[None] | None = None
+
+    def join(self, pump: Pump) -> None:
+        """Get to know the loop that starts what is due."""
+        self._pump = pump
+
+    async def open(self) -> None:
+        """Read what is due soon; what was due while nobody was here goes straight to the queues."""
+        await self._plant.store.promote(self._plant.project_id, self._plant.wall())
+        await self._load()
+
+    def close(self) -> None:
+        """Wake nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._job is not None:
+            self._job.cancel()
+
+    def add(self, task: Task) -> None:
+        """Let a task wait until its due moment; it is in the store, or will be with the next batch."""
+        self._left.discard(task.id)
+        assert task.due is not None
+        if task.due <= max(self._loaded_until, self._plant.wall() + AHEAD):
+            self._keep(task)
+            self._set_timer(task.due)
+        else:
+            task.payload = None
+            self._next_load = min(self._next_load, task.due)
+            self._set_timer(self._next_load - AHEAD / 2)
+
+    def remove(self, task_id: int) -> Task | None:
+        """Take a delayed task out (it is cancelled); None if it is not in memory."""
+        if self._loading:
+            self._left.add(task_id)
+        return self._tasks.pop(task_id, None)
+
+    def discard(self, pipeline: str) -> None:
+        """Forget the delayed tasks of a pipeline that is removed."""
+        for task in [task for task in self._tasks.values() if task.pipeline == pipeline]:
+            self.remove(task.id)
+
+    def run_once(self) -> None:
+        """Let everything that is due wait in its queue."""
+        self._timer, self._timer_at = None, inf
+        wall = self._plant.wall()
+        due: list[Task] = []
+        while self._heap and self._heap[0][0] <= wall:
+            task = self.remove(heappop(self._heap)[1])
+            if task is not None:
+                due.append(task)
+        if due:
+            self._wake(due)
+        if self._heap:
+            self._set_timer(self._heap[0][0])
+        if self._next_load - AHEAD / 2 <= wall and not self._loading:
+            self._job = asyncio.get_running_loop().create_task(self._load())
+        elif self._next_load < inf:
+            self._set_timer(self._next_load - AHEAD / 2)
+
+    def _keep(self, task: Task) -> None:
+        if task.id not in self._tasks and task.id not in self._left:
+            assert task.due is not None
+            self._tasks[task.id] = task
+            heappush(self._heap, (task.due, task.id))
+
+    def _wake(self, due: list[Task]) -> None:
+        plant = self._plant
+        present = [task for task in due if task.pipeline in plant.pipes]
+        for task in present:
+            counts = plant.pipes[task.pipeline].counts
+            counts.delayed -= 1
+            counts.queued += 1
+            task.due = None
+        plant.admission.put_back(present)
+        self._pump.wake()
+
+    async def _load(self) -> None:
+        """Read what is due in the time ahead, a page at a time, and look when the next one after that is due."""
+        self._loading = True
+        try:
+            plant = self._plant
+            until = plant.wall() + AHEAD
+            after = (self._loaded_until, 1 << 62)
+            self._next_load = inf
+            while True:
+                page = await plant.store.due(plant.project_id, until, after, PAGE)
+                for task in page:
+                    self._keep(task)
+                if len(page) < PAGE:
+                    break
+                assert page[-1].due is not None
+                after = (page[-1].due, page[-1].id)
+            self._loaded_until = until
+            later = await plant.store.due(plant.project_id, inf, (until, 1 << 62), 1)
+            if later and later[0].due is not None:
+                self._next_load = min(self._next_load, later[0].due)
+        finally:
+            self._loading = False
+            self._left.clear()
+        self.run_once()
+
+    def _set_timer(self, at: float) -> None:
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            # A wall clock that is set forward is noticed within the minute.
+            delay = min(AHEAD, max(0.0, at - self._plant.wall()))
+            self._timer = asyncio.get_running_loop().call_later(delay, self.run_once)
