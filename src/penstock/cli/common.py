@@ -1,0 +1,39 @@
+"""What commands share: the connection, and options that mean the same everywhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.client import Client
+from penstock.domain.units import UnitError, parse_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Say which server the commands talk to, as far as the user said."""
+
+    url: str | None = None
+    token: str | None = None
+    data: Path | None = None
+
+
+def connect(ctx: typer.Context, try_later_for: float = 0.0) -> Client:
+    """Return a client of the server that the command is for."""
+    target = ctx.find_object(Target) or Target()
+    return Client(target.url, target.token, data=target.data, retries=2, try_later_for=try_later_for)
+
+
+def duration(text: str) -> float:
+    """Return the seconds of an option such as 30s."""
+    try:
+        return parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text)
+    except UnitError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+Timeout = Annotated[
+    float | None, typer.Option(parser=duration, metavar="DURATION", help="How long to wait, such as 30s.")
+]

@@ -1,0 +1,165 @@
+"""Commands that change what there is: deploy, apply, diff, rm, pause and resume."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penstock.cli.common import AsJson, connect
+from penstock.cli.config import Configuration, read_configuration
+from penstock.cli.exits import Exit, Refused, report
+from penstock.cli.names import Kind, only_one
+from penstock.cli.output import note, print_json, say
+from penstock.cli.plan import show_plan
+from penstock.client import Client, InvalidSettings, Plan
+
+
+class Leftover(StrEnum):
+    """Say what becomes of the tasks of a pipeline that is removed."""
+
+    REFUSE = "refuse"
+    DRAIN = "drain"
+    DISCARD = "discard"
+
+
+File = Annotated[Path, typer.Argument(help="The configuration, in YAML or JSON.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Remove what the file does not name.")]
+Tasks = Annotated[Leftover, typer.Option(help="What becomes of the tasks of removed pipelines.")]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(f"'{text}' is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def deploy(
+    ctx: typer.Context,
+    function: Annotated[str, typer.Argument(help="The function's name.")],
+    path: Annotated[Path, typer.Argument(help="Its code: a file, a folder or a zip.")] = Path(),
+    handler: Annotated[
+        str | None, typer.Option(help='What is called, as "module:name". Needed for a new function.')
+    ] = None,
+    settings: Annotated[
+        list[Any] | None,
+        typer.Option("--set", parser=_setting, metavar="NAME=VALUE", help="Another setting; may be repeated."),
+    ] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="A note on this version.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make code the live version of a function; makes the function if settings are given."""
+    wanted = dict(settings or ()) | ({"handler": handler} if handler else {})
+    with connect(ctx) as client:
+        try:
+            deployed = client.function(function).deploy(path, message=message, **wanted)
+        except (ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.filename is None:
+                raise
+            words = f"{error.filename}: {error.strerror}." if isinstance(error, OSError) else str(error)
+            raise Refused(words, Exit.USAGE) from error
+    if as_json:
+        print_json(deployed)
+    else:
+        say(f"{deployed.function}: version {deployed.version} is live (bundle {deployed.bundle[:12]}).")
+
+
+def diff(
+    ctx: typer.Context,
+    file: File = Path("penstock.yaml"),
+    prune: Prune = False,
+    tasks: Tasks = Leftover.REFUSE,
+    as_json: AsJson = False,
+) -> None:
+    """Show what `apply` would change."""
+    configuration = read_configuration(file)
+    with connect(ctx) as client:
+        _show(_apply(client, configuration, prune=prune, tasks=tasks, dry_run=True), as_json=as_json)
+
+
+def apply(
+    ctx: typer.Context,
+    file: File = Path("penstock.yaml"),
+    prune: Prune = False,
+    tasks: Tasks = Leftover.REFUSE,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a configuration changes, ask, and make it so in one transaction."""
+    configuration = read_configuration(file)
+    with connect(ctx) as client:
+        if not yes:
+            plan = _apply(client, configuration, prune=prune, tasks=tasks, dry_run=True)
+            _show(plan, as_json=as_json)
+            if not plan.plan:
+                return
+            if not sys.stdin.isatty():
+                raise Refused("Nothing was applied: there is nobody to ask. Say --yes.", Exit.USAGE)
+            if not typer.confirm("Apply this?", err=True):
+                note("Nothing was applied.")
+                return
+        _show(_apply(client, configuration, prune=prune, tasks=tasks, dry_run=False), as_json=as_json)
+
+
+def _apply(client: Client, configuration: Configuration, *, prune: bool, tasks: Leftover, dry_run: bool) -> Plan:
+    try:
+        return client.apply(configuration.content, prune=prune, dry_run=dry_run, tasks=tasks.value)
+    except InvalidSettings as error:
+        raise typer.Exit(report(error, configuration.place_of)) from error
+
+
+def _show(plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        print_json(plan)
+    else:
+        show_plan(plan)
+
+
+Names = Annotated[list[str], typer.Argument(metavar="PIPELINE...", help="The pipelines.")]
+
+
+def pause(ctx: typer.Context, pipelines: Names) -> None:
+    """Let pipelines start nothing more; what runs goes on, what is sent waits."""
+    with connect(ctx) as client:
+        for name in pipelines:
+            counts = client.pipeline(name).pause().counts
+            say(f"{name} is paused: {counts.get('queued', 0)} wait, {counts.get('running', 0)} still run.")
+
+
+def resume(ctx: typer.Context, pipelines: Names) -> None:
+    """Let pipelines start tasks again."""
+    with connect(ctx) as client:
+        for name in pipelines:
+            counts = client.pipeline(name).resume().counts
+            say(f"{name} goes on: {counts.get('queued', 0)} wait.")
+
+
+def rm(
+    ctx: typer.Context,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="A name, or KIND/NAME where it is not unique.")],
+    tasks: Tasks = Leftover.REFUSE,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove functions, pipelines or shared limits."""
+    with connect(ctx) as client:
+        found = [only_one(client, name) for name in names]
+        if not yes:
+            if not sys.stdin.isatty():
+                raise Refused("Nothing was removed: there is nobody to ask. Say --yes.", Exit.USAGE)
+            if not typer.confirm(f"Remove {', '.join(f'{kind} {name}' for kind, name in found)}?", err=True):
+                note("Nothing was removed.")
+                return
+        for kind, name in found:
+            if kind is Kind.PIPELINE:
+                client.pipeline(name).delete(tasks.value)
+            elif kind is Kind.FUNCTION:
+                client.function(name).delete()
+            else:
+                client.limit(name).delete()
+            say(f"Removed {kind} {name}.")

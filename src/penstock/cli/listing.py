@@ -1,0 +1,186 @@
+"""Commands that show what there is: ls, show and versions."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from penstock.cli.common import AsJson, connect
+from penstock.cli.exits import Exit, Refused
+from penstock.cli.names import find
+from penstock.cli.output import ago, brief, details, moment, print_json, say, table
+from penstock.cli.plan import flatten
+from penstock.cli.work import took
+from penstock.client import Function, Limit, Pipeline, Task
+
+STATES = ("delayed", "queued", "running", "dead", "done")
+
+
+class What(StrEnum):
+    """Name what can be listed."""
+
+    FUNCTIONS = "functions"
+    PIPELINES = "pipelines"
+    TASKS = "tasks"
+    LIMITS = "limits"
+
+
+def ls(
+    ctx: typer.Context,
+    what: Annotated[What | None, typer.Argument(help="(default: functions, pipelines and limits)")] = None,
+    pipeline: Annotated[str | None, typer.Option("--pipeline", "-p", help="Only the tasks of this pipeline.")] = None,
+    state: Annotated[str | None, typer.Option("--state", "-s", help="Only the tasks in this state.")] = None,
+    function: Annotated[
+        str | None, typer.Option("--function", "-f", help="Only the pipelines of this function.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many tasks, the newest first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List functions, pipelines with their counts and what they wait for, tasks, or shared limits."""
+    if what is not What.TASKS and (pipeline or state):
+        raise Refused("--pipeline and --state are for tasks: penstock ls tasks …", Exit.USAGE)
+    asked = [what] if what else [What.FUNCTIONS, What.PIPELINES, What.LIMITS]
+    with connect(ctx) as client:
+        found: dict[What, list[Any]] = {}
+        for each in asked:
+            if each is What.TASKS:
+                found[each] = list(islice(client.tasks(pipeline, state), limit))
+            elif each is What.PIPELINES:
+                found[each] = list(client.pipelines(function))
+            else:
+                found[each] = list(client.functions() if each is What.FUNCTIONS else client.limits())
+    if as_json:
+        print_json(found[what] if what else found)
+        return
+    for place, (each, items) in enumerate(found.items()):
+        if place and (items or each is not What.LIMITS):
+            say("")
+        if items or what or each is not What.LIMITS:
+            _TABLES[each](items, each.value if not what else "")
+
+
+def tasks_table(tasks: Iterable[Task], title: str = "") -> None:
+    """Print tasks, one a line."""
+    rows = [
+        (
+            each.id,
+            each.pipeline or each.function,
+            _state(each),
+            each.attempts,
+            ago(each.created),
+            took(each.started, each.finished),
+        )
+        for each in tasks
+    ]
+    table(title, ("task", "pipeline", "state", "attempts", "created", "took"), rows, "There are no tasks here.")
+
+
+def _state(task: Task) -> str:
+    return task.state if task.outcome in (None, "ok", task.state) else f"{task.state} ({task.outcome})"
+
+
+def _functions_table(functions: Iterable[Function], title: str) -> None:
+    rows = [
+        (
+            each.name,
+            each.settings.get("handler"),
+            f"version {each.live}" if each.live else "no code yet",
+            ", ".join(f"{count} {state}" for state, count in each.instances.items() if count) or "none",
+            ago(each.updated),
+        )
+        for each in functions
+    ]
+    columns = ("function", "handler", "live", "instances", "updated")
+    table(title, columns, rows, "There are no functions. `penstock deploy` makes one.")
+
+
+def _pipelines_table(pipelines: Iterable[Pipeline], title: str) -> None:
+    rows = [
+        (
+            each.name,
+            each.settings.get("function"),
+            _limits_of(each),
+            *[each.counts.get(state, 0) for state in STATES],
+            _waits_for(each),
+        )
+        for each in pipelines
+    ]
+    columns = ("pipeline", "function", "limits", *STATES, "waits for")
+    table(title, columns, rows, "There are no pipelines. `penstock apply` makes them.")
+
+
+def _limits_of(pipeline: Pipeline) -> str:
+    settings = pipeline.settings
+    rate, concurrency, shared = settings.get("rate"), settings.get("concurrency"), settings.get("limits")
+    rates = [rate] if rate is not None and not isinstance(rate, list) else rate or []
+    said = [brief(each) for each in rates]
+    if concurrency is not None:
+        said.append(f"{brief(concurrency)} at once")
+    return ", ".join(said + [brief(each) for each in shared or []])
+
+
+def _waits_for(pipeline: Pipeline) -> str:
+    if pipeline.paused:
+        return "being resumed (it is paused)"
+    if pipeline.held_until:
+        return f"downstream, until {ago(pipeline.held_until)}"
+    return pipeline.waits_for or ""
+
+
+def _limits_table(limits: Iterable[Limit], title: str) -> None:
+    rows = [
+        (each.name, ", ".join(f"{path}: {brief(value)}" for path, value in flatten(each.settings)), ago(each.updated))
+        for each in limits
+    ]
+    table(title, ("limit", "settings", "updated"), rows, "There are no shared limits.")
+
+
+_TABLES: dict[What, Any] = {
+    What.FUNCTIONS: _functions_table,
+    What.PIPELINES: _pipelines_table,
+    What.TASKS: tasks_table,
+    What.LIMITS: _limits_table,
+}
+
+
+def show(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="A name, or KIND/NAME: pipeline/a, function/f, limit/l.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show everything about a function, a pipeline or a shared limit."""
+    with connect(ctx) as client:
+        found = find(client, name)
+    if as_json:
+        print_json(next(iter(found.values())) if len(found) == 1 else found)
+        return
+    for kind, each in found.items():
+        say(f"{kind} {each.name}")
+        details({f"  {path}": brief(value) for path, value in flatten(each.settings)})
+        if isinstance(each, Pipeline):
+            details({f"  {state}": str(each.counts.get(state, 0)) for state in STATES})
+            details({"  waits for": _waits_for(each)})
+        if isinstance(each, Function):
+            live = f"version {each.live} of {each.versions}" if each.live else "no code yet"
+            running = ", ".join(f"{count} {state}" for state, count in each.instances.items() if count)
+            details({"  live": live, "  instances": running or "none"})
+        details(
+            {"  created": each.created and moment(each.created), "  updated": each.updated and moment(each.updated)}
+        )
+
+
+def versions(
+    ctx: typer.Context,
+    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's name.")],
+    as_json: AsJson = False,
+) -> None:
+    """List a function's versions."""
+    with connect(ctx) as client:
+        found = client.function(function).versions()
+    if as_json:
+        print_json(found)
+        return
+    rows = [(each.number, "live" if each.live else "", each.bundle[:12], ago(each.created)) for each in found]
+    table("", ("version", "", "bundle", "created"), rows, "It has no code yet. `penstock deploy` brings some.")

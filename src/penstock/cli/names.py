@@ -1,0 +1,41 @@
+"""Names as people type them: `customer-a`, or `pipeline/customer-a` where one word would name two things."""
+
+from enum import StrEnum
+
+from penstock.cli.exits import Exit, Refused
+from penstock.client import Client, Function, Limit, NotFound, Pipeline
+
+
+class Kind(StrEnum):
+    """Name what can have a name."""
+
+    PIPELINE = "pipeline"
+    FUNCTION = "function"
+    LIMIT = "limit"
+
+
+def find(client: Client, text: str) -> dict[Kind, Pipeline | Function | Limit]:
+    """Return everything of a name. Raises NotFound, with the nearest name that any kind has."""
+    head, slash, rest = text.partition("/")
+    asked = [Kind(head)] if slash and head in set(Kind) else list(Kind)
+    name = rest if slash and head in set(Kind) else text
+    found: dict[Kind, Pipeline | Function | Limit] = {}
+    missing: list[NotFound] = []
+    for kind in asked:
+        try:
+            found[kind] = getattr(client, kind.value)(name).show()
+        except NotFound as error:
+            missing.append(error)
+    if not found:
+        raise next((error for error in missing if error.nearest), missing[0])
+    return found
+
+
+def only_one(client: Client, text: str) -> tuple[Kind, str]:
+    """Return the kind and name of the one thing that a text names."""
+    found = find(client, text)
+    if len(found) > 1:
+        said = " or ".join(f"{kind}/{text}" for kind in found)
+        raise Refused(f"'{text}' names more than one thing; say {said}.", Exit.USAGE)
+    kind = next(iter(found))
+    return kind, found[kind].name
