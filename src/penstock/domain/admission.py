@@ -37,8 +37,8 @@ class Pipeline:
     """Hold what admission knows of a pipeline; `ticket` changes with its place, so that old entries are void."""
 
     __slots__ = (
-        "alarm", "credit", "gates", "name", "own", "place", "queue", "slots", "ticket", "tier", "waits_at", "wakes_at",
-        "weight",
+        "alarm", "credit", "gates", "name", "own", "place", "queue", "resumes", "slots", "ticket", "tier", "waits_at",
+        "wakes_at", "weight",
     )  # fmt: skip
 
     def __init__(self, name: str, slots: Slots) -> None:
@@ -50,6 +50,7 @@ class Pipeline:
         self.tier = 1
         self.weight = 1.0
         self.credit = 0.0
+        self.resumes = False  # it was blocked within its turn, which goes on when it is called
         self.ticket = 0
         self.place = IDLE
         self.waits_at: Gate | Slots | None = None  # the gate that blocked it last
@@ -177,6 +178,18 @@ class Admission:
         self._bytes += queue.bytes - before
         self._fed(pipeline)
 
+    def left_behind(self, name: str) -> None:
+        """Take note that the store has tasks of a pipeline of which none are in memory."""
+        pipeline = self.pipelines[name]
+        pipeline.queue.more = True
+        self._look_hungry(pipeline)
+
+    def reread(self, name: str) -> None:
+        """Take note that the store has got waiting tasks that may sort anywhere (dead ones that wait again)."""
+        queue = self.pipelines[name].queue
+        self._bytes -= queue.forget_stored()
+        self.left_behind(name)
+
     def put_back(self, tasks: Iterable[Task]) -> None:
         """Let tasks that have been out wait again, each at its old place in its queue."""
         for task in tasks:
@@ -208,7 +221,8 @@ class Admission:
             start.undated = False
             for gate in start.gates:
                 gate.date(at, start.task.cost)
-                self._opened(gate)
+                if gate.wakes_at == inf:  # else the moment is known, and this date brings no earlier one
+                    self._opened(gate)
 
     def finish(self, start: Start, started_at: float | None) -> None:
         """Free what a task took, now that its work has really ended; None if its handler never started.
@@ -221,7 +235,8 @@ class Admission:
                 else:
                     gate.date(started_at, start.task.cost)
             gate.release()
-            self._opened(gate)
+            if start.undated or gate.concurrency is not None:
+                self._opened(gate, sooner=start.undated and started_at is None)
         start.undated = False
 
     def provide(self, slots: str, count: int) -> None:
@@ -315,8 +330,10 @@ class Admission:
         pipeline.ticket += 1
         queue = pipeline.queue
         gratis = 0 if ring.count else ALONE
-        pipeline.credit += self._typical * pipeline.weight
-        begun = len(result.starts)
+        if pipeline.resumes:
+            pipeline.resumes = False
+        else:
+            pipeline.credit += self._typical * pipeline.weight
         self._expire(pipeline, wall, result)
         while (task := queue.head()) is not None:
             if not gratis and pipeline.credit < task.cost:
@@ -328,8 +345,10 @@ class Admission:
                 if at == inf and task.cost > gate.most_cost():
                     result.impossible.append((self._pop(pipeline), gate.name))
                     continue
-                pipeline.credit = min(pipeline.credit, task.cost)
-                self._block(pipeline, gate, at, now, wall, called=gate is via and len(result.starts) == begun)
+                if gratis or gate is not via:
+                    pipeline.credit = min(pipeline.credit, task.cost)
+                pipeline.resumes = pipeline.credit >= task.cost
+                self._block(pipeline, gate, at, now, wall, called=gate is via)
                 return gate
             result.starts.append(self._start(pipeline, now))
             if gratis:
@@ -338,7 +357,7 @@ class Admission:
                 pipeline.credit -= task.cost
             self._typical += 0.01 * (task.cost - self._typical)
             self._expire(pipeline, wall, result)
-        pipeline.credit = 0.0
+        pipeline.credit, pipeline.resumes = 0.0, False
         pipeline.place, pipeline.waits_at = IDLE, None
         self._look_hungry(pipeline)
         return None
@@ -422,11 +441,14 @@ class Admission:
             return thing.wakes_at != moment
         return thing.alarm != moment if ticket == ALARM else thing.ticket != ticket
 
-    def _opened(self, gate: Gate | Slots) -> None:
-        """Let those who wait at a gate try again, as many as it can serve."""
+    def _opened(self, gate: Gate | Slots, *, sooner: bool = False) -> None:
+        """Let those who wait at a gate try again, as many as it can serve.
+
+        `sooner`: also a pipeline that waits for a moment of its own gate, which may now come earlier.
+        """
         owner = gate.owner
         if owner is not None:
-            if owner.place is OWN:
+            if owner.place is OWN or (sooner and owner.place is MOMENT):
                 self._make_ready(owner)
         elif gate.waiters is not None and gate.waiters.count:
             self._open[gate] = None
@@ -445,6 +467,7 @@ class Admission:
         """Take a pipeline out of wherever it is."""
         if pipeline.place is WAITING and pipeline.waits_at is not None and pipeline.waits_at.waiters is not None:
             pipeline.waits_at.waiters.leave(pipeline)
+            self._opened(pipeline.waits_at)  # it may have been what the others waited behind
         elif pipeline.place is READY:
             self._ready.leave(pipeline)
         else:

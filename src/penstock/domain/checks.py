@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationInfo
 
 from penstock.domain.mistakes import Place, join, part_of, problem, problems
-from penstock.domain.redaction import KEY, NO_SECRET, SECRET_HINT, restored
+from penstock.domain.redaction import KEY, NO_SECRET, SECRET_HINT, is_secret, restored
 from penstock.domain.units import (
     UNLIMITED_HINT,
     UnitError,
@@ -264,7 +264,7 @@ class _Plain:
         return False
 
     def _allows_secret(self, key: str, value: object, path: str) -> bool:
-        if key != KEY or isinstance(value, str) or value is True:
+        if key != KEY or isinstance(value, str) or value is True or is_secret(value):
             return True
         hint = "put it in quotes" if isinstance(value, int | float) else ""
         self.places.append(Place(join(path, KEY), f"a secret must be text, not {_kind(value)}", hint))

@@ -25,11 +25,12 @@ class WaitQueue(Generic[W]):
     An entry counts only while its waiter still holds the ticket, so that leaving from the middle costs nothing.
     """
 
-    __slots__ = ("_passes", "_rings", "count")
+    __slots__ = ("_passes", "_reached", "_rings", "count")
 
     def __init__(self) -> None:
         self._rings: tuple[deque[tuple[int, W]], ...] = (deque(), deque(), deque())
         self._passes = [0.0, 0.0, 0.0]
+        self._reached = 0.0  # the pass of the tier that was called last
         self.count = 0
 
     def push(self, waiter: W) -> None:
@@ -49,6 +50,7 @@ class WaitQueue(Generic[W]):
             tier = min((t for t in (0, 1, 2) if self._rings[t]), key=self._passes.__getitem__)
             ticket, waiter = self._rings[tier].popleft()
             if waiter.ticket == ticket:
+                self._reached = self._passes[tier]
                 self._passes[tier] += 1 / SHARES[tier]
                 self.count -= 1
                 return waiter
@@ -69,6 +71,5 @@ class WaitQueue(Generic[W]):
 
     def _enter(self, tier: int) -> None:
         if not self._rings[tier]:  # a tier that was away has saved nothing up
-            present = [self._passes[t] for t in (0, 1, 2) if self._rings[t]]
-            self._passes[tier] = max(self._passes[tier], min(present, default=0.0))
+            self._passes[tier] = max(self._passes[tier], self._reached)
         self.count += 1

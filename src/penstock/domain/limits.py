@@ -219,6 +219,20 @@ class Gate:
             room = min(room, rate.room(now, self.undated_cost if rate.metered else self.undated_tasks))
         return room
 
+    def use_up(self, now: float) -> None:
+        """Behave as if all rates had just been used up."""
+        for rate in self.rates:
+            rate.use_up(now)
+
+    def dates(self, now: float) -> list[list[list[float]]]:
+        """Return what each rate has used that still counts, to be kept over a clean stop."""
+        return [rate.dates(now) for rate in self.rates]
+
+    def restore(self, now: float, dates: list[list[list[float]]], away: float) -> None:
+        """Take back what `dates` returned, `away` seconds later."""
+        for rate, used in zip(self.rates, dates, strict=False):
+            rate.restore(now, used, away)
+
     def take(self, now: float, cost: float) -> None:
         """Let one task pass: charge it."""
         self.in_use += 1

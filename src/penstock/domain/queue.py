@@ -101,6 +101,15 @@ class Queue:
         self._tasks, self.bytes = None, 0
         return tasks
 
+    def forget_stored(self) -> int:
+        """Drop what the store has too, so that the next page begins at its start; return how many bytes went."""
+        before = self.bytes
+        kept = [task for task in self._tasks or () if task.pinned or not task.durable]
+        self._tasks = deque(kept) if kept else None
+        self.bytes = sum(map(size_of, kept))
+        self.more, self.horizon, self._arrived = True, None, True
+        return before - self.bytes
+
     def tasks(self) -> list[Task]:
         """Return the prefix in order."""
         return list(self._tasks or ())

@@ -1,6 +1,6 @@
 """Secrets inside settings: hidden wherever settings are shown, kept when what was shown comes back.
 
-The law: in `params` and `env` the value of a key named `secret` is never shown. It is written as {"secret": "text"} and
+The law: in `params` and `env` the text of a key named `secret` is never shown. It is written as {"secret": "text"} and
 shown as {"secret": true}; writing {"secret": true} keeps the stored text. `redact(keep_secrets(old, redact(old)))` equals
 `redact(old)`, and `keep_secrets(old, redact(old))` equals `old`.
 """
@@ -15,10 +15,17 @@ NO_SECRET: Final = '{"secret": true} keeps a stored secret, and none is stored h
 SECRET_HINT: Final = 'write it as {"secret": "the text"}'
 
 
+def is_secret(value: object) -> bool:
+    """Tell whether a value is a secret as it is written or shown, and nothing else."""
+    return (
+        isinstance(value, Mapping) and len(value) == 1 and (isinstance(value.get(KEY), str) or value.get(KEY) is True)
+    )
+
+
 def redact(settings: Any) -> Any:
     """Return a copy of settings in which every secret is {"secret": true}."""
     if isinstance(settings, Mapping):
-        return {key: True if key == KEY else redact(value) for key, value in settings.items()}
+        return {key: True if key == KEY and not is_secret(value) else redact(value) for key, value in settings.items()}
     if isinstance(settings, list | tuple):
         return [redact(value) for value in settings]
     return settings
@@ -27,7 +34,7 @@ def redact(settings: Any) -> Any:
 def reveal(settings: Any) -> Any:
     """Return a copy of settings in which every {"secret": "text"} is the text: what a handler gets to see."""
     if isinstance(settings, Mapping):
-        if len(settings) == 1 and isinstance(settings.get(KEY), str):
+        if is_secret(settings):
             return settings[KEY]
         return {key: reveal(value) for key, value in settings.items()}
     if isinstance(settings, list | tuple):

@@ -11,6 +11,12 @@ MOST_INTERRUPTIONS: Final = 5
 MOST_HOLD: Final = 3600.0
 """The longest that "try later" from downstream is believed, in seconds."""
 
+_ENDS: Final = {
+    Outcome.OK: State.DONE,
+    Outcome.CANCELLED: State.CANCELLED,
+    Outcome.EXPIRED: State.EXPIRED,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Sequel:
@@ -39,11 +45,9 @@ def follow(task: Task, outcome: Outcome, attempts: int, wait: tuple[float, float
         return Sequel(State.DEAD if task.interruptions > MOST_INTERRUPTIONS else State.QUEUED)
     if outcome not in FREE_OF_CHARGE:
         task.attempts += 1
-    if outcome is Outcome.CANCELLED:
-        return Sequel(State.CANCELLED)
-    if outcome is Outcome.EXPIRED:
-        return Sequel(State.EXPIRED)
-    if outcome is Outcome.OK or not task.durable:
+    if outcome in _ENDS:
+        return Sequel(_ENDS[outcome])
+    if not task.durable:
         return Sequel(State.DONE)
     if outcome is Outcome.THROTTLED:
         task.throttles += 1

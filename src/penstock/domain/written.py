@@ -88,7 +88,7 @@ class FunctionSettings(Written):
     max_runtime: Timeout | None = None
     max_parallel_requests: Annotated[int, BeforeValidator(checks.whole(0, 1000))] = 0
     reuse: bool = True
-    memory: Annotated[str, BeforeValidator(checks.size(16 * 10**6, 2**50))] | None = None
+    memory: Annotated[str, BeforeValidator(checks.size(16 * 10**6, 2**44))] | None = None
     env: Environment = Field(default_factory=dict)
     max_instances: Annotated[int, BeforeValidator(checks.whole(1, 100_000))] = MAX_INSTANCES
     min_instances: Annotated[int, BeforeValidator(checks.whole(0, 100_000))] = 0

@@ -126,7 +126,9 @@ class Intake:
         if not self._plant.accepting:
             raise Unavailable("The server is starting or stopping. Send again in a moment.", 1.0)
         if self._plant.store.full:
-            raise DiskFull("The disk is full: nothing new is taken until there is room. Nothing that was taken is lost.")
+            raise DiskFull(
+                "The disk is full: nothing new is taken until there is room. Nothing that was taken is lost."
+            )
         if pipe.draining:
             raise Conflict(f"The pipeline '{pipe.spec.name}' is being removed and takes no more tasks.")
 
@@ -147,7 +149,9 @@ class Intake:
         most_cost = min((gate.most_cost() for gate in self._plant.admission.pipelines[spec.name].gates), default=inf)
         dearest = max((item.cost for item in items), default=0.0)
         if dearest > most_cost:
-            raise BadRequest(f"A task costs {dearest:g}, but a limit of '{spec.name}' never lets more than {most_cost:g} pass.")
+            raise BadRequest(
+                f"A task costs {dearest:g}, but a limit of '{spec.name}' never lets more than {most_cost:g} pass."
+            )
         latest = self._plant.wall() + MOST_DELAY
         if any(item.due is not None and item.due > latest for item in items):
             raise BadRequest("A task can be delayed for a year at most.")

@@ -34,8 +34,9 @@ class Function:
 
     name: str
     spec: FunctionSpec
-    live: Version | None = None
     gates: tuple[str, ...] = ()
+    live: Version | None = None
+    versions: dict[int, Version] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -120,7 +121,7 @@ class Fleet:
 
     __slots__ = (
         "blocked_until", "blueprint", "buckets", "env", "failures", "function", "idle_timer", "last_end", "looking", "lowest",
-        "mean", "members", "name", "pinned", "starting",
+        "mean", "members", "name", "pinned", "starting", "users",
     )  # fmt: skip
 
     def __init__(self, name: str, function: str, pinned: int | None, env: Mapping[str, str]) -> None:
@@ -131,6 +132,7 @@ class Fleet:
         self.blueprint: Blueprint | None = None
         self.members: dict[int, Member] = {}
         self.starting = 0
+        self.users = 0  # pipelines that run here
         self.buckets: list[dict[int, Member]] = [{}, {}]
         self.lowest = 1
         self.mean: float | None = None  # seconds a task takes, moving average
@@ -201,6 +203,7 @@ class Plant:
         self.running: dict[int, Running] = {}
         self.calls: dict[int, asyncio.Future[Attempt]] = {}  # synchronous calls that wait for their end, by task
         self.accepting = False
+        self.stopping = False  # instances are being ended by a clean stop: that costs their tasks nothing
         self._attempts = count(1)
 
     def next_attempt(self) -> int:

@@ -141,7 +141,13 @@ class Pump:
         running.deadline = running.sent + running.pipe.timeout
         self._deadlines.add(attempt, running)
         run = Run(
-            attempt, task.id, task.attempts + 1, running.pipe.context, payload, running.pipe.timeout, running.start.dated
+            attempt,
+            task.id,
+            task.attempts + 1,
+            running.pipe.context,
+            payload,
+            running.pipe.timeout,
+            running.start.dated,
         )
         running.member.instance.run([run])
 

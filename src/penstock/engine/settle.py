@@ -49,6 +49,7 @@ class Settle:
 
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
+        self._quiet: asyncio.Future[None] | None = None
         self._pending: list[Attempt] = []
         self._writing: list[Attempt] = []
         self._lines: list[Line] = []
@@ -113,6 +114,8 @@ class Settle:
         self._scaler.freed(member, count, now)
         self._deadlines.settle_tainted(member)
         self._pump.wake()
+        if self._quiet is not None and not plant.running and not self._quiet.done():
+            self._quiet.set_result(None)
 
     def output(self, instance: Instance, attempt: int, stream: str, text: str) -> None:
         """Keep what a task has written."""
@@ -144,6 +147,7 @@ class Settle:
         for running in left:
             outcome = self._blame(member, len(left), exit)
             running.task.apart = running.task.apart or (outcome is Outcome.INTERRUPTED and not exit.killed)
+            running.task.interruptions -= plant.stopping
             body = None if outcome is Outcome.INTERRUPTED else _crash_report(exit)
             self._conclude(running, outcome, body, now + offset, offset)
         member.busy.clear()
@@ -169,7 +173,9 @@ class Settle:
         running.outcome_given = True
         offset = self._plant.wall() - self._plant.clock()
         if outcome is Outcome.TIMEOUT:
-            body = _error("Timeout", f"The task took longer than its timeout of {running.pipe.timeout:g} s and was ended.")
+            body = _error(
+                "Timeout", f"The task took longer than its timeout of {running.pipe.timeout:g} s and was ended."
+            )
         else:
             body = _error("Cancelled", "The task was cancelled while it ran.")
         self._conclude(running, outcome, body, self._plant.wall(), offset)
@@ -240,6 +246,13 @@ class Settle:
             waiters.remove(future)
             if not waiters:
                 del self._waiters[task_id]
+
+    async def nothing_runs(self, timeout: float) -> None:
+        """Return when no attempt runs any more, or when `timeout` seconds are over."""
+        if self._plant.running:
+            self._quiet = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._quiet], timeout=timeout)
+            self._quiet = None
 
     async def drain(self) -> None:
         """Write all that is pending and return when it is in the store."""

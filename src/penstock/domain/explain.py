@@ -1,0 +1,57 @@
+"""Why a task waits: which constraint binds its pipeline now, and until when. It reads, and never writes."""
+
+from dataclasses import dataclass
+from math import inf
+
+from penstock.domain.admission import IDLE, PAUSED, Admission, Pipeline
+from penstock.domain.limits import Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Say what binds: `kind` is paused, held, rate, concurrency, limit, instances, turn or nothing.
+
+    `name` is that of the shared limit or the function, `until` a monotonic moment or None where it depends on other tasks.
+    """
+
+    kind: str
+    text: str
+    name: str | None = None
+    until: float | None = None
+
+
+def reason(admission: Admission, name: str, now: float) -> Reason:
+    """Return what the head of a pipeline's queue waits for."""
+    pipeline = admission.pipelines[name]
+    if pipeline.place is PAUSED:
+        return Reason("paused", "the pipeline is paused")
+    if pipeline.place is IDLE:
+        if pipeline.queue.more:
+            return Reason("turn", "its tasks are being read from the store")
+        return Reason("nothing", "nothing waits")
+    head = pipeline.queue.head()
+    cost = 1.0 if head is None else head.cost
+    for gate in pipeline.gates:
+        if (found := _at_gate(pipeline, gate, now, cost)) is not None:
+            return found
+    if pipeline.slots.free <= 0:
+        function = pipeline.slots.name.split("@")[0].split("#")[0]
+        return Reason("instances", f"all instances of '{function}' are busy or starting", function)
+    return Reason("turn", "its turn comes next")
+
+
+def _at_gate(pipeline: Pipeline, gate: Gate, now: float, cost: float) -> Reason | None:
+    own = gate is pipeline.own
+    whose = "its own" if own else f"the limit '{gate.name}':"
+    name = None if own else gate.name
+    if gate.held_until > now:
+        what = "the pipeline" if own else f"the limit '{gate.name}'"
+        return Reason("held", f"downstream asked {what} to wait", name, gate.held_until)
+    if gate.concurrency is not None and gate.in_use >= gate.concurrency:
+        return Reason("concurrency" if own else "limit", f"{whose} concurrency of {gate.concurrency}", name)
+    at = gate.ready_at(now, cost)
+    if at > now:
+        return Reason("rate" if own else "limit", f"{whose} rate", name, None if at == inf else at)
+    if gate.waiters is not None and gate.waiters.count:
+        return Reason("limit", f"others that wait at the limit '{gate.name}'", gate.name)
+    return None

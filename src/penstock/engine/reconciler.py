@@ -1,0 +1,210 @@
+"""The reconciler: makes what runs agree with the configuration.
+
+Pipelines appear, change and vanish with their configuration object. A new live version is one flip for all pipelines of
+its function: they share fleets, and a fleet is told of the new blueprint once, however many pipelines run there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+from penstock.compute.protocol import Blueprint, PipelineContext
+from penstock.domain.limits import Gate
+from penstock.domain.settings import SECTIONS, Kind, PipelineSpec, function_spec, limit_spec, pipeline_spec
+from penstock.domain.task import WAITING, State
+from penstock.engine.model import DIRECT, Fleet, Function, Pipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from penstock.engine.model import Plant
+    from penstock.engine.pump import Pump
+    from penstock.engine.scaler import Scaler
+    from penstock.engine.scheduler import Scheduler
+    from penstock.store.protocol import StoredObject, Version
+
+CEILING: Final = "function "
+"""Prefix of the gate that holds a function's own ceilings: no shared limit can have such a name."""
+
+
+class Reconciler:
+    """Carry out what the configuration says. `objects` is that configuration, secrets in clear."""
+
+    def __init__(self, plant: Plant) -> None:
+        self._plant = plant
+        self.objects: dict[Kind, dict[str, StoredObject]] = {kind: {} for kind in SECTIONS}
+        self._contexts = count(1)
+
+    def join(self, scaler: Scaler, scheduler: Scheduler, pump: Pump) -> None:
+        """Get to know the loops that changes are passed on to."""
+        self._scaler, self._scheduler, self._pump = scaler, scheduler, pump
+
+    async def open(self) -> None:
+        """Read the configuration, and how many tasks each pipeline has."""
+        plant = self._plant
+        stored = await plant.store.objects(plant.project_id)
+        versions = await plant.store.versions(plant.project_id)
+        for kind in SECTIONS:
+            for one in stored:
+                if one.kind == kind:
+                    self.put(one)
+                    if kind == "function":
+                        self._take_versions(one.name, [version for version in versions if version.function == one.name])
+        for name, states in (await plant.store.counts(plant.project_id)).items():
+            pipe = plant.pipes.get(name)
+            if pipe is None:
+                await plant.store.discard(plant.project_id, name, tuple(WAITING))
+                continue
+            pipe.counts.queued = states.get(State.QUEUED, 0)
+            pipe.counts.delayed = states.get(State.DELAYED, 0)
+            pipe.counts.dead = states.get(State.DEAD, 0)
+            if pipe.counts.queued:
+                plant.admission.left_behind(name)
+
+    # objects ------------------------------------------------------------------------------------------------------
+    def put(self, stored: StoredObject) -> None:
+        """Make one object what it says now."""
+        self.objects[stored.kind][stored.name] = stored
+        if stored.kind == "limit":
+            limit = limit_spec(stored.name, stored.settings)
+            self._gate(limit.name, limit.rates, limit.concurrency)
+        elif stored.kind == "function":
+            self._put_function(stored)
+        else:
+            self._put_pipeline(pipeline_spec(stored.name, stored.settings))
+        self._pump.wake()
+
+    def remove(self, kind: Kind, name: str) -> None:
+        """Let one object go that nothing refers to any more."""
+        del self.objects[kind][name]
+        if kind == "limit":
+            del self._plant.admission.gates[name]
+        elif kind == "function":
+            self._remove_pipeline(DIRECT + name)
+            del self._plant.functions[name]
+            self._plant.admission.gates.pop(CEILING + name, None)
+        else:
+            self._remove_pipeline(name)
+
+    def _gate(self, name: str, rates: tuple[Any, ...], concurrency: int | None) -> None:
+        gate = self._plant.admission.gates.get(name) or Gate(name)
+        gate.configure(rates, concurrency)
+        self._plant.admission.limit(gate)
+
+    def _put_function(self, stored: StoredObject) -> None:
+        plant = self._plant
+        spec = function_spec(stored.name, stored.settings)
+        gates = spec.limits
+        if spec.rates or spec.concurrency is not None:
+            self._gate(CEILING + spec.name, spec.rates, spec.concurrency)
+            gates = (*gates, CEILING + spec.name)
+        function = plant.functions.get(spec.name)
+        if function is None:
+            plant.functions[spec.name] = Function(spec.name, spec, gates)
+            self._put_pipeline(PipelineSpec(DIRECT + spec.name, spec.name, tier="realtime", attempts=1))
+            return
+        same = function.gates == gates and function.spec.timeout == spec.timeout
+        function.spec, function.gates = spec, gates
+        if not same:
+            for pipe in [pipe for pipe in plant.pipes.values() if pipe.spec.function == spec.name]:
+                self._put_pipeline(pipe.spec)
+        for fleet in plant.fleets.values():
+            if fleet.function == spec.name:
+                self._scaler.keep_warm(fleet)
+
+    def _put_pipeline(self, spec: PipelineSpec) -> None:
+        plant = self._plant
+        function = plant.functions[spec.function]
+        pipe = plant.pipes.get(spec.name)
+        fleet = self._fleet(spec, function)
+        timeout = function.spec.timeout if spec.timeout is None else spec.timeout
+        if pipe is None:
+            context = PipelineContext(next(self._contexts), spec.name, spec.params)
+            pipe = plant.pipes[spec.name] = Pipe(spec, context, fleet, timeout)
+            fleet.users += 1
+        else:
+            if pipe.context.params != spec.params:
+                pipe.context = PipelineContext(next(self._contexts), spec.name, spec.params)
+            fleet.users += 1
+            old, pipe.fleet = pipe.fleet, fleet
+            pipe.spec, pipe.timeout = spec, timeout
+            self._leave(old)
+        shared = tuple(dict.fromkeys((*spec.limits, *function.gates)))
+        plant.admission.configure(spec, fleet.name, shared)
+
+    def _remove_pipeline(self, name: str) -> None:
+        plant = self._plant
+        pipe = plant.pipes.pop(name)
+        plant.admission.remove(name)
+        self._scheduler.discard(name)
+        self._leave(pipe.fleet)
+
+    # fleets -------------------------------------------------------------------------------------------------------
+    def _fleet(self, spec: PipelineSpec, function: Function) -> Fleet:
+        """Return the fleet that a pipeline's tasks run in: one for each (function, pinned version, environment)."""
+        name = spec.function
+        if spec.version is not None:
+            name += f"@{spec.version}"
+        if spec.env:
+            name += "#" + hashlib.sha256(json.dumps(spec.env, sort_keys=True).encode()).hexdigest()[:16]
+        fleet = self._plant.fleets.get(name)
+        if fleet is None:
+            fleet = self._plant.fleets[name] = Fleet(name, spec.function, spec.version, spec.env)
+            version = function.live if spec.version is None else function.versions.get(spec.version)
+            if version is not None:
+                fleet.blueprint = self.blueprint(version, spec.env)
+        return fleet
+
+    def _leave(self, fleet: Fleet) -> None:
+        """Let a fleet go that no pipeline uses any more."""
+        fleet.users -= 1
+        if fleet.users:
+            return
+        for member in list(fleet.members.values()):
+            self._scaler.retire(member)
+        if fleet.blueprint is not None:
+            self._plant.compute.retire(fleet.blueprint)
+        self._plant.fleets.pop(fleet.name, None)
+
+    def blueprint(self, version: Version, env: Mapping[str, str]) -> Blueprint:
+        """Return what instances of a version are made from."""
+        spec = function_spec(version.function, version.settings)
+        return Blueprint(
+            project=self._plant.project,
+            function=version.function,
+            version=version.number,
+            bundle=version.bundle,
+            handler=spec.handler,
+            slots=spec.slots,
+            reuse=spec.reuse,
+            timeout=spec.timeout,
+            memory=spec.memory,
+            env={**spec.env, **env},
+        )
+
+    # versions -----------------------------------------------------------------------------------------------------
+    def _take_versions(self, name: str, versions: list[Version]) -> None:
+        function = self._plant.functions[name]
+        function.versions = {version.number: version for version in versions}
+        function.live = next((version for version in versions if version.live), None)
+        for fleet in self._plant.fleets.values():
+            if fleet.function == name and function.live is not None and fleet.pinned is None:
+                fleet.blueprint = self.blueprint(function.live, fleet.env)
+
+    async def flip(self, version: Version) -> None:
+        """Make a version the live one for every pipeline that is not pinned, at once."""
+        plant = self._plant
+        function = plant.functions[version.function]
+        versions = await plant.store.versions(plant.project_id, version.function)
+        function.versions = {one.number: one for one in versions}
+        function.live = function.versions[version.number]
+        for fleet in plant.fleets.values():
+            if fleet.function == function.name and fleet.pinned is None:
+                old, fleet.blueprint = fleet.blueprint, self.blueprint(function.live, fleet.env)
+                self._scaler.switch(fleet)
+                if old is not None and old != fleet.blueprint:
+                    plant.compute.retire(old)
+        self._pump.wake()
