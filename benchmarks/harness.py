@@ -29,10 +29,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 # numbers --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Hold one measured number; `target` is None where nothing is promised."""
+    """Hold one measured number; `target` is None where nothing is promised, `value` where nothing could be measured."""
 
     what: str
-    value: float
+    value: float | None
     unit: str = ""
     target: float | None = None
     sense: Literal["at least", "at most"] = "at least"
@@ -40,8 +40,10 @@ class Figure:
 
     def row(self) -> dict[str, Any]:
         """Return the figure as it stands in the line of JSON."""
-        row: dict[str, Any] = {"what": self.what, "value": float(f"{self.value:.4g}"), "unit": self.unit}
-        if self.target is not None:
+        row: dict[str, Any] = {"what": self.what, "value": None, "unit": self.unit}
+        if self.value is not None:
+            row["value"] = float(f"{self.value:.4g}")
+        if self.value is not None and self.target is not None:
             row["target"] = f"{'≥' if self.sense == 'at least' else '≤'} {self.target:g}"
             row["met"] = self.value >= self.target if self.sense == "at least" else self.value <= self.target
         if self.note:
@@ -87,14 +89,18 @@ def program_stops() -> None:
 
 
 # files ----------------------------------------------------------------------------------------------------------------
+def scratch_base() -> str:
+    """Return the folder below which all that is measured keeps its data: BENCH_SCRATCH, or /var/tmp.
+
+    That is on a disk where /tmp may be memory, which would make fsync free.
+    """
+    return os.environ.get("BENCH_SCRATCH") or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir())
+
+
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Make a fresh folder and remove it in the end; all that is measured keeps its data in such folders.
-
-    It is below BENCH_SCRATCH or /var/tmp, which is on a disk where /tmp may be memory and would make fsync free.
-    """
-    base = os.environ.get("BENCH_SCRATCH") or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir())
-    folder = Path(tempfile.mkdtemp(prefix="penstock-bench-", dir=base))
+    """Make a fresh folder and remove it in the end."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-bench-", dir=scratch_base()))
     folder.chmod(0o755)  # servers that refuse to run as root run as someone else
     try:
         yield folder
@@ -123,10 +129,10 @@ class Records:
             rows += RECORD.iter_unpack(body[: len(body) // RECORD.size * RECORD.size])
         return rows
 
-    def wait(self, numbers: range, timeout: float) -> list[tuple[int, float, float]]:
+    def wait(self, numbers: range | frozenset[int], timeout: float) -> list[tuple[int, float, float]]:
         """Return the executions of the tasks with these numbers as soon as each has been executed.
 
-        The tasks sent before must have been waited for. Raises TimeoutError after `timeout` seconds.
+        Raises TimeoutError after `timeout` seconds.
         """
         limit = time.monotonic() + timeout
         wanted = self._before + len(numbers)
@@ -137,7 +143,7 @@ class Records:
                 if len({row[0] for row in rows}) == len(numbers):
                     self._before = count
                     return rows
-                wanted = count + 1  # some were executed twice: look again when there is more
+                wanted = count + 1  # some were executed twice, or are other tasks: look again when there is more
             if time.monotonic() > limit:
                 raise TimeoutError(f"{count - self._before} of {len(numbers)} tasks were done after {timeout:g} s")
             time.sleep(0.01)

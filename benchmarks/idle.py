@@ -1,0 +1,65 @@
+"""Idle: what do 10,000 pipelines cost in which nothing happens?
+
+The memory of the server process on top of the same server without them, just after they were applied and again after a
+restart (the applying itself leaves freed memory behind), and the CPU that it uses while nothing happens.
+"""
+
+import time
+from pathlib import Path
+
+from benchmarks.harness import Figure, program, scratch
+from benchmarks.server import Server, penstock
+
+MB = 1e6
+SETTLE = 2.0
+
+
+def measure(quick: bool) -> list[Figure]:
+    """Return the figures of one run: about a minute."""
+    pipelines, watch = (1000, 5.0) if quick else (10_000, 20.0)
+    with scratch() as folder:
+        with penstock(folder / "data") as server:
+            server.deploy("noop", handler="tasks:noop", max_parallel_requests=100)
+        empty, _ = _restarted(folder / "data", 0)
+        with penstock(folder / "data") as server:
+            before = _rest(server)
+            settings = {"function": "noop", "rate": "5/s", "concurrency": 4}
+            begin = time.monotonic()
+            server.client.apply({"pipelines": {f"customer-{n:05}": settings for n in range(pipelines)}})
+            applied = time.monotonic() - begin
+            after = _rest(server)
+            share = _cpu_share(server, watch)
+        full, share_restarted = _restarted(folder / "data", watch)
+    scale = 10_000 / pipelines / MB
+    restarted, applied_only = full["Rss"] - empty["Rss"], after["Rss"] - before["Rss"]
+    return [
+        Figure("empty server, RSS", empty["Rss"] / MB, "MB"),
+        Figure("10,000 pipelines on top, after a restart, RSS", scale * restarted, "MB", 20, "at most"),
+        Figure("10,000 pipelines on top, after a restart, PSS", scale * (full["Pss"] - empty["Pss"]), "MB"),
+        Figure("10,000 pipelines on top, just applied, RSS", scale * applied_only, "MB", 20, "at most"),
+        Figure("CPU with idle pipelines, share of one core", max(share, share_restarted), "", 0.01, "at most"),
+        Figure(f"applying {pipelines:,} pipelines", applied, "s"),
+    ]
+
+
+def _restarted(data: Path, watch: float) -> tuple[dict[str, int], float]:
+    """Return memory, and the share of a core over `watch` seconds, of a server that has just started."""
+    with penstock(data) as server:
+        rested = _rest(server)
+        return rested, _cpu_share(server, watch) if watch else 0.0
+
+
+def _rest(server: Server) -> dict[str, int]:
+    server.client.status()  # so that what a first request loads is loaded
+    time.sleep(SETTLE)
+    return server.memory()
+
+
+def _cpu_share(server: Server, watch: float) -> float:
+    cpu, begin = server.cpu(), time.monotonic()
+    time.sleep(watch)
+    return (server.cpu() - cpu) / (time.monotonic() - begin)
+
+
+if __name__ == "__main__":
+    program("idle", measure)

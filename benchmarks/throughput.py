@@ -1,0 +1,199 @@
+"""Throughput: no-op tasks with payloads of 100 bytes, from just before the first send to the end of the last task.
+
+Penstock over HTTP by its Python client, durable: a send is answered when it is on disk, fsync included, and what became of
+a task is on disk before the API tells it, which is looked up in the end. Peers in the same run on the same disk, each the
+fastest way that it has (see `benchmarks/peers`), each a program in an environment of its own. All tasks note their ends in
+the same way, and all senders share the two cores with the workers.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.environments import environment
+from benchmarks.harness import ROOT, Figure, Records, family_cpu, median, program, scratch
+from benchmarks.server import Server, penstock, records
+from benchmarks.services import NotHere
+from benchmarks.tasks import payload
+from penstock import AsyncClient
+
+SMALL, LARGE, ROUNDS, IN_FLIGHT, WARM_UP = 10_000, 100_000, 3, 50, 200
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Name a peer program, the environments that it needs, and the figure it stands beside."""
+
+    name: str
+    needs: Sequence[str] = ()
+    single: bool = False
+    large: bool = True
+
+
+PEERS = (
+    Peer("pgqueuer", ("postgres", "pgqueuer")),
+    Peer("pgqueuer", ("postgres", "pgqueuer"), single=True, large=False),
+    Peer("dramatiq", ("redis", "dramatiq")),
+    Peer("celery", ("redis", "celery"), large=False),
+    Peer("huey", ("huey",)),
+    Peer("futures"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Describe one way to run no-op tasks on Penstock, and what is promised of it (tasks a second)."""
+
+    name: str
+    promised: float | None
+    settings: dict[str, Any]
+    single: bool = False
+
+
+SHARED = {"max_parallel_requests": 100, "max_instances": 2}
+WAYS = (
+    Way("shared instances, async handler", 30_000, {"handler": "tasks:noop", **SHARED}),
+    Way("shared instances, sync handler", None, {"handler": "tasks:noop_sync", **SHARED}),
+    Way("exclusive instances", 6_000, {"handler": "tasks:noop_sync", "max_instances": 4}),
+    Way(
+        f"shared instances, single sends, {IN_FLIGHT} in flight",
+        5_000,
+        {"handler": "tasks:noop", **SHARED},
+        single=True,
+    ),
+)
+CPU_PROMISED = 30.0
+
+
+def measure(quick: bool) -> list[Figure]:
+    """Return the figures of one run: about 8 minutes, one if `quick`."""
+    sizes = [2_000] if quick else [SMALL] * ROUNDS + [LARGE]
+    figures: list[Figure] = []
+    best: dict[bool, float] = {}
+    with scratch() as folder, penstock(folder / "data") as server:
+        notes, sent = records(folder), 0
+        for way in WAYS:
+            rounds, sent = _way(server, notes, way, sizes if not way.single else sizes[:ROUNDS], sent)
+            figures += _figures(way, rounds)
+            best[way.single] = max(best.get(way.single, 0.0), _rate(rounds, min(sizes)))
+    for peer in PEERS:
+        figures += _peer(peer, sizes if peer.large else sizes[:ROUNDS], best)
+    return figures
+
+
+# Penstock -------------------------------------------------------------------------------------------------------------
+def _way(
+    server: Server, notes: Records, way: Way, sizes: Sequence[int], sent: int
+) -> tuple[list[dict[str, float]], int]:
+    """Return one round for each of `sizes`, and how many tasks have been sent by now."""
+    name = f"way-{WAYS.index(way)}"
+    server.deploy(name, **way.settings)
+    server.client.pipeline(name).put({"function": name})
+    rounds, ended = [], 0
+    for size in (WARM_UP, *sizes):
+        numbers = range(sent, sent + size)
+        sent, ended = sent + size, ended + size
+        rounds.append(_round(server, notes, name, way.single, numbers, ended))
+    return rounds[1:], sent
+
+
+def _round(server: Server, notes: Records, name: str, single: bool, numbers: range, ended: int) -> dict[str, float]:
+    cpu, family, begin = server.cpu(), family_cpu(), time.monotonic()
+    if single:
+        asyncio.run(_send_singly(server, name, numbers))
+    else:
+        server.client.pipeline(name).send_many(payload(number) for number in numbers)
+    end = max(row[2] for row in notes.wait(numbers, 60 + len(numbers) / 100))
+    server.settled(name, ended)  # the CPU that writing down the outcomes takes belongs to the tasks
+    count = len(numbers)
+    return {
+        "tasks": count,
+        "tasks_per_second": count / (end - begin),
+        "server_cpu_us": (server.cpu() - cpu) / count * 1e6,
+        "cpu_us_per_task": (family_cpu() - family) / count * 1e6,
+    }
+
+
+async def _send_singly(server: Server, name: str, numbers: range) -> None:
+    left = iter(numbers)
+
+    async def send(put: Callable[[Any], Awaitable[str]]) -> None:
+        for number in left:
+            await put(payload(number))
+
+    async with AsyncClient(data=server.data) as client:
+        pipeline = client.pipeline(name)
+        await asyncio.gather(*(send(pipeline.send) for _ in range(IN_FLIGHT)))
+
+
+def _figures(way: Way, rounds: list[dict[str, float]]) -> list[Figure]:
+    found = []
+    for size in sorted({int(r["tasks"]) for r in rounds}):
+        note = f"{median([r['cpu_us_per_task'] for r in rounds if r['tasks'] == size]):.0f} µs of CPU a task in all processes"
+        found.append(
+            Figure(f"Penstock, {way.name}, {size:,} tasks", _rate(rounds, size), "/s", way.promised, note=note)
+        )
+        cpu = median([r["server_cpu_us"] for r in rounds if r["tasks"] == size])
+        promised = None if way.single else CPU_PROMISED
+        found.append(Figure(f"Penstock, {way.name}, {size:,} tasks: server CPU a task", cpu, "µs", promised, "at most"))
+    return found
+
+
+def _rate(rounds: Sequence[dict[str, float]], size: int) -> float:
+    return median([r["tasks_per_second"] for r in rounds if r["tasks"] == size])
+
+
+# peers ----------------------------------------------------------------------------------------------------------------
+def _peer(peer: Peer, sizes: Sequence[int], best: dict[bool, float]) -> list[Figure]:
+    """Return a peer's figures, and how many times faster Penstock's best way of the same kind was.
+
+    A peer that cannot run here is left out, with the reason.
+    """
+    try:
+        line = _run_peer(peer, sizes)
+    except NotHere as reason:
+        return [Figure(f"{peer.name}: left out", None, note=str(reason))]
+    found = []
+    for size in sorted(set(sizes)):
+        rate = _rate(line["rounds"], size)
+        cpu = median([r["cpu_us_per_task"] for r in line["rounds"] if r["tasks"] == size])
+        note = f"{line['configuration']}; {cpu:.0f} µs of CPU a task in all processes"
+        if size == min(sizes):
+            note += f"; Penstock does {best[peer.single] / rate:.1f} times as many"
+        found.append(
+            Figure(f"{peer.name}{', single sends' if peer.single else ''}, {size:,} tasks", rate, "/s", note=note)
+        )
+    return found
+
+
+def _run_peer(peer: Peer, sizes: Sequence[int]) -> dict[str, Any]:
+    """Return what a peer program prints. Raises NotHere with the reason if it cannot run."""
+    python = sys.executable
+    for name in peer.needs:
+        python = str(environment(name))
+    argv = [
+        python,
+        "-m",
+        f"benchmarks.peers.{peer.name}",
+        "--tasks",
+        *map(str, sizes),
+        *(["--single"] if peer.single else []),
+    ]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BENCH_RE")}
+    done = subprocess.run(argv, cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotHere(
+            done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"it ended with {done.returncode}"
+        )
+    line: dict[str, Any] = json.loads(done.stdout)
+    return line
+
+
+if __name__ == "__main__":
+    program("throughput", measure)
