@@ -1,0 +1,210 @@
+"""One local instance: runs become frames, frames become events."""
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from penstock.compute.connection import Connection, NoConnection
+from penstock.compute.protocol import Blueprint, End, Ending, Exit, Listener, Run
+from penstock.runtime import blackbox, wire
+from penstock.runtime.bodies import Receiver, Sender
+from penstock.runtime.wire import INLINE, MAX_BODY, STREAMS, Frame
+
+_ENDINGS = tuple(Ending)
+_TAIL = 16 * 1024
+
+
+class LocalInstance:
+    """Be one process, or one that is about to run."""
+
+    def __init__(
+        self,
+        number: int,
+        blueprint: Blueprint,
+        listener: Listener,
+        kill: Callable[["LocalInstance"], None],
+        loop: asyncio.AbstractEventLoop,
+        line: socket.socket | None,
+    ) -> None:
+        self.id = number
+        self.blueprint = blueprint
+        self.pid = 0
+        self.killed = False
+        self.gone = False
+        self.trouble = ""
+        self._listener = listener
+        self._ask_to_kill = kill
+        self._running: set[int] = set()
+        self._defined: set[int] = set()
+        self._sending = Sender()
+        self._arriving: Receiver[wire.End] = Receiver()
+        self._stopped = False
+        self._lost = line is None
+        self._then: Callable[[], None] | None = None
+        self._connection = NoConnection() if line is None else Connection(loop, line, self._take, self.lose)
+        self._loop = loop
+
+    def __repr__(self) -> str:
+        return f"LocalInstance({self.id} of {self.blueprint.function} version {self.blueprint.version})"
+
+    def run(self, runs: Sequence[Run]) -> None:
+        """Send executions, in one write."""
+        if self.gone:
+            return
+        frames: list[bytes] = []
+        for run in runs:
+            pipeline, payload = run.pipeline, run.payload
+            size = len(payload)
+            if size > MAX_BODY:
+                self._loop.call_soon(self._refuse, run.attempt, size)
+                continue
+            if pipeline.key not in self._defined:
+                self._defined.add(pipeline.key)
+                frames.append(wire.encode_define(pipeline.key, pipeline.name, pipeline.params))
+            self._running.add(run.attempt)
+            body = payload if size <= INLINE else b""
+            frames.append(
+                wire.encode_open(run.attempt, run.task, run.number, run.dated, run.timeout, pipeline.key, size, body)
+            )
+            if size > INLINE:
+                frames.append(self._sending.begin(run.attempt, payload))
+        self._connection.send(b"".join(frames))
+
+    def cancel(self, attempts: Sequence[int]) -> None:
+        """Cancel executions."""
+        for attempt in attempts:
+            self._sending.drop(attempt)
+        self._connection.send(b"".join([wire.encode_cancel(attempt) for attempt in attempts]))
+
+    def stop(self) -> None:
+        """Let it end by itself when it has finished what it has."""
+        if not self._stopped:
+            self._stopped = True
+            self._connection.send(wire.encode_stop())
+
+    def kill(self) -> None:
+        """End it now."""
+        if not self.killed and not self.gone:
+            self.killed = True
+            self._ask_to_kill(self)
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self._connection.send(wire.encode_ping())
+
+    def depart(self, exit: Exit, home: Path | None) -> None:  # noqa: A002
+        """Tell the rest of what there is to tell of a process that has ended, and then that it is gone.
+
+        `home` is its own folder, None if it never had one.
+        """
+        if self.gone:
+            return
+        self._connection.drain()
+        self.gone = True
+        self._connection.close()
+        detail = exit.detail or self.trouble
+        if home is not None and exit.code != 0:
+            detail = self._tell_last_output(home) or detail
+        self._running.clear()
+        killed = self.killed and exit.code is None
+        self._listener.gone(self, Exit(exit.code, exit.signal, killed, detail))
+
+    def _tell_last_output(self, home: Path) -> str:
+        """Tell of output that the process could not send any more; return the end of its file."""
+        for frame in blackbox.recover(str(home / "box")):
+            if frame.attempt in self._running or not frame.attempt:
+                self._listener.output(self, frame.attempt, STREAMS[frame.stream], frame.text)
+        try:
+            with (home / "output").open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        if text:
+            alone = len(self._running) == 1 and self.blueprint.slots == 1
+            self._listener.output(self, next(iter(self._running)) if alone else 0, "stderr", text)
+        return text
+
+    def _take(self, frames: list[Frame]) -> None:
+        """Act on the frames of one read: each kind of event is told once, for all of them."""
+        ends: list[End] = []
+        starts: list[tuple[int, float]] = []
+        for frame in frames:
+            if isinstance(frame, wire.End):
+                if frame.size == len(frame.body):
+                    self._end(frame, frame.body, ends)
+                else:
+                    self._arriving.expect(frame)
+            elif isinstance(frame, wire.Started):
+                starts.append((frame.attempt, frame.at))
+            elif isinstance(frame, wire.Log):
+                if starts:
+                    self._listener.started(self, starts)
+                    starts = []
+                self._listener.output(self, frame.attempt, STREAMS[frame.stream], frame.text)
+            else:
+                self._take_other(frame, ends)
+        if starts:
+            self._listener.started(self, starts)
+        if ends:
+            self._listener.finished(self, ends)
+
+    def _take_other(self, frame: Frame, ends: list[End]) -> None:
+        if isinstance(frame, wire.Data):
+            credit, complete = self._arriving.take(frame)
+            if complete:
+                self._end(*complete, ends)
+            elif credit:
+                self._connection.send(credit)
+        elif isinstance(frame, wire.Credit):
+            self._connection.send(self._sending.credit(frame.attempt, frame.granted))
+        elif isinstance(frame, wire.Hello):
+            self.pid = frame.pid
+            self._listener.ready(self, frame.at)
+        elif isinstance(frame, wire.Pong):
+            self._listener.answers(self, frame.at)
+        else:
+            raise wire.WireError(f"a {type(frame).__name__} frame makes no sense to the server")
+
+    def _end(self, frame: wire.End, body: bytes, ends: list[End]) -> None:
+        """Note an end; one of an execution that does not run here is not believed."""
+        attempt = frame.attempt
+        if attempt in self._running:
+            self._running.remove(attempt)
+            ends.append(
+                End(
+                    attempt,
+                    _ENDINGS[frame.ending],
+                    body,
+                    frame.started,
+                    frame.finished,
+                    frame.retry_after,
+                    frame.limit or None,
+                )
+            )
+
+    def _refuse(self, attempt: int, size: int) -> None:
+        now = time.monotonic()
+        message = f"The payload is {size} bytes; an instance takes at most {MAX_BODY}."
+        body = json.dumps({"type": "PayloadTooLarge", "message": message, "traceback": ""}).encode()
+        if not self.gone:
+            self._listener.finished(self, [End(attempt, Ending.ERROR, body, now, now)])
+
+    def lose(self, trouble: str) -> None:
+        """Act on the end of the stream: the process is ending, or breaks the rules."""
+        self._lost = True
+        if trouble:
+            self.trouble = f"The instance was ended because it broke the protocol: {trouble}."
+            self._ask_to_kill(self)
+        if self._then is not None:
+            self._then()
+
+    def when_lost(self, then: Callable[[], None]) -> None:
+        """Call back when the stream has ended; soon if it has already."""
+        if self._lost:
+            self._loop.call_soon(then)
+        self._then = then

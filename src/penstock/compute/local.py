@@ -1,0 +1,220 @@
+"""Instances on this machine: a zygote for each blueprint, a forked process for each instance.
+
+The laws of `protocol.py`, and: whatever an instance started is gone when this compute is closed, or opened anew after a
+crash. Every process carries the mark of its owner, which is the data directory; folders and processes are ended off the
+event loop.
+"""
+
+import asyncio
+import contextlib
+import resource
+import signal
+import socket
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from penstock.compute import processes
+from penstock.compute.instances import LocalInstance
+from penstock.compute.protocol import Blueprint, Exit, ImportFailed, Instance, Listener
+from penstock.compute.zygotes import Zygote
+
+IMPORT_TIMEOUT = 60.0
+"""Seconds that an import may take when `launch` has to prepare a blueprint by itself."""
+
+_PATIENCE = 5.0
+_SWEEP_EVERY = 1.0
+
+
+class LocalCompute:
+    """Make instances on this machine. `directory` is for compute alone; `bundle_path` says where a bundle is unpacked."""
+
+    def __init__(self, directory: Path, bundle_path: Callable[[str], Path]) -> None:
+        self._directory = directory.resolve()
+        self._bundle_path = bundle_path
+        self._owner = ""
+        self._last_number = 0
+        self._instances: dict[int, LocalInstance] = {}
+        self._zygotes: dict[Blueprint, Zygote] = {}
+        self._zygote_of: dict[int, Zygote] = {}
+        self._every_zygote: dict[Zygote, Path] = {}
+        self._someone_left = asyncio.Event()
+        self._unswept: set[int] = set()
+        self._sweep_timer: asyncio.TimerHandle | None = None
+
+    async def open(self, listener: Listener) -> None:
+        """Begin: end what an earlier server left, and wait until it is gone. Raises `TimeoutError` if it does not go."""
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="penstock-compute")
+        _allow_many_files()
+        try:
+            await self._loop.run_in_executor(self._worker, self._fence)
+        except BaseException:
+            self._worker.shutdown(wait=False)
+            raise
+
+    async def close(self) -> None:
+        """End every instance and wait until all are gone, with everything that they started."""
+        while self._instances:
+            self._someone_left.clear()
+            for instance in list(self._instances.values()):
+                instance.kill()
+            await self._someone_left.wait()
+        for zygote in list(self._every_zygote):
+            zygote.close()
+        for zygote in list(self._every_zygote):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(zygote.ended), _PATIENCE)
+            zygote.kill_process()
+            await zygote.ended
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        await self._loop.run_in_executor(self._worker, self._fence)
+        self._worker.shutdown()
+
+    async def prepare(self, blueprint: Blueprint, timeout: float) -> None:
+        """Import the code so that `launch` is a fork. Raises `ImportFailed`, also when it takes longer than `timeout` s."""
+        try:
+            zygote = self._zygotes.get(blueprint) or self._start_zygote(blueprint)
+        except OSError as error:
+            raise ImportFailed(_cannot_start(blueprint, error)) from error
+        try:
+            await asyncio.wait_for(asyncio.shield(zygote.ready), timeout)
+        except TimeoutError:
+            zygote.fail(_too_slow(blueprint, timeout))
+            await zygote.ready
+
+    def launch(self, blueprint: Blueprint) -> Instance:
+        """Start one instance. If it cannot start, it is gone soon and its `Exit.detail` says why."""
+        self._last_number += 1
+        number = self._last_number
+        try:
+            zygote = self._zygotes.get(blueprint) or self._start_unprepared(blueprint)
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            instance = LocalInstance(number, blueprint, self._listener, self._kill, self._loop, None)
+            self._instances[number] = instance
+            self._loop.call_soon(self.exited, number, 0, None, None, _cannot_start(blueprint, error))
+            return instance
+        instance = LocalInstance(number, blueprint, self._listener, self._kill, self._loop, ours)
+        self._instances[number] = instance
+        self._zygote_of[number] = zygote
+        zygote.launch(number, theirs)
+        return instance
+
+    def retire(self, blueprint: Blueprint) -> None:
+        """End the zygote of a blueprint as soon as none of its instances is left."""
+        zygote = self._zygotes.pop(blueprint, None)
+        if zygote is not None:
+            zygote.retire()
+
+    def ping(self, instance: Instance) -> None:
+        """Ask for a sign of life."""
+        local = self._instances.get(instance.id)
+        if local is not None:
+            local.ping()
+
+    def exited(self, number: int, pid: int, code: int | None, signal: int | None, detail: str) -> None:
+        """Hear from a zygote that an instance's process was reaped (pid 0: that there was none)."""
+        home = self._instances_home / f"{number}.{pid}" if pid else None
+        self._depart(number, Exit(code, signal, killed=False, detail=detail), home)
+
+    def abandoned(self, zygote: Zygote) -> None:
+        """Hear that a zygote is gone. Its instances are being killed by the kernel; their ends of the lines tell when."""
+        self._worker.submit(processes.wipe, self._every_zygote.pop(zygote))
+        if self._zygotes.get(zygote.blueprint) is zygote:
+            del self._zygotes[zygote.blueprint]
+        detail = zygote.epitaph()
+        for number in sorted(zygote.launched):
+            instance = self._instances[number]
+            home = self._instances_home / f"{number}.{instance.pid}" if instance.pid else None
+            sign = signal.SIGKILL if instance.pid else None
+            exit = Exit(None, sign, killed=False, detail=detail)  # noqa: A001
+            instance.when_lost(partial(self._depart, number, exit, home))
+            self._loop.call_later(_PATIENCE, instance.lose, "")
+
+    def _depart(self, number: int, exit: Exit, home: Path | None) -> None:  # noqa: A002
+        instance = self._instances.pop(number, None)
+        if instance is None:
+            return
+        self._zygote_of.pop(number, None)
+        instance.depart(exit, home)
+        self._someone_left.set()
+        if home is not None:
+            self._worker.submit(processes.wipe, home)
+            self._unswept.add(number)
+            if self._sweep_timer is None:
+                self._sweep_timer = self._loop.call_later(_SWEEP_EVERY, self._sweep)
+
+    def _sweep(self) -> None:
+        """End what instances that are gone started outside of their sessions."""
+        numbers, self._unswept = self._unswept, set()
+        self._sweep_timer = None
+        self._worker.submit(processes.end_left_by, self._owner, numbers)
+
+    def _kill(self, instance: LocalInstance) -> None:
+        zygote = self._zygote_of.get(instance.id)
+        if zygote is not None:
+            zygote.kill(instance.id)
+
+    def _start_unprepared(self, blueprint: Blueprint) -> Zygote:
+        zygote = self._start_zygote(blueprint)
+        self._loop.call_later(IMPORT_TIMEOUT, zygote.fail, _too_slow(blueprint, IMPORT_TIMEOUT))
+        return zygote
+
+    def _start_zygote(self, blueprint: Blueprint) -> Zygote:
+        self._last_number += 1
+        home = self._zygotes_home / str(self._last_number)
+        bundle = self._bundle_path(blueprint.bundle)
+        zygote = Zygote(blueprint, bundle, home, self._instances_home, self._owner, self)
+        self._zygotes[blueprint] = zygote
+        self._every_zygote[zygote] = home
+        return zygote
+
+    @property
+    def _instances_home(self) -> Path:
+        return self._directory / "instances"
+
+    @property
+    def _zygotes_home(self) -> Path:
+        return self._directory / "zygotes"
+
+    def _fence(self) -> None:
+        """End every process of ours, an earlier server's included, and wipe what they left."""
+        boot = processes.boot_id()
+        known = self._directory / "boot"
+        same_boot = known.exists() and known.read_text() == boot
+        names = [folder.name for folder in self._instances_home.iterdir()] if same_boot else []
+        self._owner = self._read_owner()
+        processes.end_all_of(self._owner, [int(name.partition(".")[2]) for name in names])
+        for home in (self._instances_home, self._zygotes_home):
+            processes.wipe(home)
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        known.write_text(boot)
+
+    def _read_owner(self) -> str:
+        """Return the mark of this directory's processes; it is made once."""
+        file = self._directory / "owner"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            draft = file.with_suffix(".new")
+            draft.write_text(uuid.uuid4().hex)
+            draft.replace(file)
+        return file.read_text().strip()
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files as far as it goes: an instance takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _cannot_start(blueprint: Blueprint, error: OSError) -> str:
+    return f"No process can be started for '{blueprint.function}' version {blueprint.version}: {error}"
+
+
+def _too_slow(blueprint: Blueprint, timeout: float) -> str:
+    return f"Importing '{blueprint.handler}' of '{blueprint.function}' took longer than {timeout:g} s."

@@ -1,0 +1,118 @@
+"""What a handler is told about its execution, and about where it runs."""
+
+import json
+import logging
+import time
+from typing import Any, NamedTuple
+
+from penstock.runtime.output import Capture, Output
+from penstock.runtime.wire import LOG, Define, Open
+
+
+class Place(NamedTuple):
+    """Hold what is the same for every execution in an instance."""
+
+    function: str
+    version: int
+    memory: "int | None"
+    tmpdir: str
+    output: Output
+
+
+class Context:
+    """Be the second argument of a handler: the attributes that AWS Lambda has, and Penstock's own."""
+
+    __slots__ = ("_capture", "_deadline", "_log", "_open", "_params", "_pipeline", "_place")
+
+    def __init__(self, place: Place, opened: Open, pipeline: Define, capture: Capture, deadline: float) -> None:
+        self._place = place
+        self._open = opened
+        self._pipeline = pipeline
+        self._capture = capture
+        self._deadline = deadline
+        self._params: dict[str, Any] | None = None
+        self._log: logging.LoggerAdapter[logging.Logger] | None = None
+
+    @property
+    def function_name(self) -> str:
+        """Return the function's name."""
+        return self._place.function
+
+    @property
+    def function_version(self) -> str:
+        """Return the number of the version that runs, as text."""
+        return str(self._place.version)
+
+    @property
+    def memory_limit_in_mb(self) -> "int | None":
+        """Return the memory limit of the instance in MiB, None if it has none."""
+        return None if self._place.memory is None else self._place.memory >> 20
+
+    @property
+    def task_id(self) -> str:
+        """Return the task's name: 16 hexadecimal digits, the same in every attempt."""
+        return f"{self._open.task:016x}"
+
+    @property
+    def aws_request_id(self) -> str:
+        """Return the task's name, under the attribute that AWS Lambda has."""
+        return self.task_id
+
+    @property
+    def pipeline(self) -> str:
+        """Return the name of the pipeline that the task came through."""
+        return self._pipeline.name
+
+    @property
+    def attempt(self) -> int:
+        """Return the number of this attempt; 1 is the first."""
+        return self._open.number
+
+    @property
+    def params(self) -> "dict[str, Any]":
+        """Return the pipeline's params, a copy for this execution."""
+        if self._params is None:
+            self._params = json.loads(self._pipeline.params)
+        return self._params
+
+    @property
+    def tmpdir(self) -> str:
+        """Return a folder of this instance's own; it is wiped when the instance is gone."""
+        return self._place.tmpdir
+
+    @property
+    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
+        """Return a logger whose records belong to this task."""
+        if self._log is None:
+            extra = {"penstock_output": self._place.output, "penstock_capture": self._capture}
+            self._log = logging.LoggerAdapter(_logger, extra)
+        return self._log
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the milliseconds that are left until this execution is timed out; never below 0."""
+        return max(0, int((self._deadline - time.monotonic()) * 1000))
+
+    def __repr__(self) -> str:
+        return f"Context(task {self.task_id}, attempt {self.attempt}, pipeline {self.pipeline})"
+
+
+class _Handler(logging.Handler):
+    """Write a record as output of the task whose logger was used."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record) + "\n"
+            record.__dict__["penstock_output"].write(LOG, text, record.__dict__["penstock_capture"])
+        except Exception:
+            self.handleError(record)
+
+
+def _make_logger() -> logging.Logger:
+    logger = logging.Logger("penstock.task", logging.INFO)
+    handler = _Handler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    return logger
+
+
+_logger = _make_logger()

@@ -1,0 +1,117 @@
+"""Serve `async def` handlers: one loop, a task for each execution, one write for all that ended in a turn of the loop."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from penstock.runtime import wire
+from penstock.runtime.channel import Channel
+from penstock.runtime.context import Place
+from penstock.runtime.results import Result, decode_event, encode_error, encode_exception, encode_result
+from penstock.runtime.serving import Execution, Serving, now
+from penstock.runtime.wire import CANCELLED, Open, WireError
+
+_START_DELAY = 0.005
+"""Seconds for which the news of a start may wait for others."""
+
+
+class Coroutines(Serving):
+    """Run executions as tasks of one event loop."""
+
+    def __init__(self, channel: Channel, handler: Callable[..., Any], place: Place, slots: int) -> None:
+        super().__init__(channel, handler, place, slots)
+        self._live: dict[int, tuple[Execution, asyncio.Task[None]]] = {}
+        self._cancelled: set[int] = set()
+        self._starts: list[bytes] = []
+        self._ends: list[bytes] = []
+        self._broken: WireError | None = None
+
+    def serve(self) -> None:
+        """Serve until there is nothing left to do after a stop."""
+        self._loop = loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        loop.add_reader(self.channel.fileno(), self._read)
+        while self._live or self._ends or not self.finished:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):  # from a task that a handler made; its own are caught
+                continue
+            if self._broken:
+                raise self._broken
+
+    def begin(self, opened: Open, payload: bytes) -> None:
+        """Take an execution whose payload is complete."""
+        execution = Execution(opened, payload)
+        self._live[opened.attempt] = execution, self._loop.create_task(self._execute(execution))
+
+    def cancel(self, attempt: int) -> None:
+        """Cancel an execution."""
+        execution, task = self._live.get(attempt, (None, None))
+        if execution is None or task is None:
+            return
+        task.cancel()
+        if execution.started is None:
+            del self._live[attempt]
+            self.channel.send(self.encode_unstarted(attempt))
+        else:
+            self._cancelled.add(attempt)
+
+    def _read(self) -> None:
+        try:
+            self.take(self.channel.receive(wait=False))
+        except WireError as error:
+            self._broken = error
+            self._loop.stop()
+        if self.stopping:
+            self._stop_if_idle()
+
+    def _stop_if_idle(self) -> None:
+        if self.finished and not self._live and not self._ends:
+            self._loop.stop()
+
+    async def _execute(self, execution: Execution) -> None:
+        attempt = execution.opened.attempt
+        self.output.current.set(execution.capture)
+        if self.slots == 1:
+            self.output.only = execution.capture
+        result = await self._run(execution)
+        self._cancelled.discard(attempt)
+        if not self._ends:
+            self._loop.call_soon(self._send_ends)
+        raw = self.output.raw(attempt) if self.slots == 1 else b""
+        self._ends.append(raw + self.encode_end(execution, result))
+        del self._live[attempt]
+
+    async def _run(self, execution: Execution) -> Result:
+        attempt = execution.opened.attempt
+        try:
+            event = decode_event(execution.payload)
+            context = self.context(execution)
+            execution.started = now()
+            if execution.opened.dated:
+                self._date(attempt, execution.started)
+            return encode_result(await self.handler(event, context))
+        except asyncio.CancelledError as error:
+            if attempt not in self._cancelled:
+                return encode_exception(error)
+            return encode_error("CancelledError", "The execution was cancelled.", ending=CANCELLED)
+        except BaseException as error:  # SystemExit too: it ends the task, not the instance
+            return encode_exception(error)
+
+    def _date(self, attempt: int, started: float) -> None:
+        if not self._starts:
+            self._loop.call_later(_START_DELAY, self._send_starts)
+        self._starts.append(wire.encode_started(attempt, started))
+
+    def _send_starts(self) -> None:
+        if self._starts:
+            self.channel.send(b"".join(self._starts))
+            self._starts.clear()
+
+    def _send_ends(self) -> None:
+        raw = b"" if self.slots == 1 else self.output.raw(0)
+        self.channel.send(b"".join((*self._starts, raw, *self._ends)))
+        self._starts.clear()
+        self._ends.clear()
+        if self.stopping:
+            self._stop_if_idle()

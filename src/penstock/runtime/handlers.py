@@ -1,0 +1,62 @@
+"""Find the handler in the user's code, and say what in that code a fork would not survive."""
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+
+class BadHandler(Exception):
+    """Report a name that leads to no handler."""
+
+
+def load(name: str) -> Callable[..., Any]:
+    """Import "module:callable" and return the callable. Raises `BadHandler`, or whatever the module raises."""
+    module_name, colon, path = name.partition(":")
+    if not colon or not module_name or not path:
+        raise BadHandler(f"the handler '{name}' must be written as module:callable, as in tasks:handler")
+    module = importlib.import_module(module_name)
+    found: Any = module
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise BadHandler(f"module '{module_name}' has no '{path}'. {_offer(module)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise BadHandler(f"'{name}' is not callable; it is {type(found).__name__}. {_offer(module)}")
+    return found  # type: ignore[no-any-return]
+
+
+def is_async(handler: Callable[..., Any]) -> bool:
+    """Say whether calling the handler gives a coroutine."""
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def fork_hazards(known: "set[int]") -> "list[str]":
+    """Return what the process holds that must not be shared by forks: threads, and sockets other than the known ones."""
+    hazards = []
+    threads = len(os.listdir("/proc/self/task")) - 1
+    if threads:
+        hazards.append(f"{threads} thread{'s' * (threads > 1)}")
+    sockets = sum(
+        1 for descriptor in map(int, os.listdir("/proc/self/fd")) if descriptor not in known and _is_socket(descriptor)
+    )
+    if sockets:
+        hazards.append(f"{sockets} open socket{'s' * (sockets > 1)}")
+    return hazards
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+    except OSError:  # the descriptor of the listing itself
+        return False
+
+
+def _offer(module: Any) -> str:
+    names = sorted(
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    )
+    return f"It defines: {', '.join(names[:10])}." if names else "It defines no function."

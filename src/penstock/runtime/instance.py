@@ -1,0 +1,99 @@
+"""Become an instance: what a forked child of a zygote does before, while and after it serves."""
+
+import gc
+import os
+import random
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from penstock.runtime import kernel
+from penstock.runtime.channel import Channel
+from penstock.runtime.context import Place
+from penstock.runtime.handlers import is_async
+from penstock.runtime.output import Output, Writer
+from penstock.runtime.serial import Serial
+from penstock.runtime.serving import Serving
+from penstock.runtime.settings import Settings
+from penstock.runtime.threads import Threads
+from penstock.runtime.wire import LOG, encode_hello
+
+
+def live(
+    number: int, descriptor: int, settings: Settings, note: str, zygote: int, find: Callable[[], Callable[..., Any]]
+) -> NoReturn:
+    """Serve as instance `number` over a socket until told to stop; never returns.
+
+    `find` returns the handler; it imports the user's module if the zygote has not. A `note` is for the user.
+    """
+    code = 1
+    try:
+        os.setsid()
+        kernel.die_with(zygote)
+        os.set_inheritable(descriptor, False)
+        home = os.path.join(settings.instances, f"{number}.{os.getpid()}")
+        file, tmpdir = _move_in(home, number)
+        gc.enable()
+        _reseed()
+        channel = Channel(socket.socket(fileno=descriptor))
+        output = Output(channel.send, file, os.path.join(home, "box"))
+        Writer.output = output
+        os.register_at_fork(after_in_child=lambda: _forget(output, channel))
+        serving = _choose(
+            find(), settings, channel, Place(settings.function, settings.version, settings.memory, tmpdir, output)
+        )
+        if note:
+            output.write(LOG, note + "\n")
+        channel.send(encode_hello(os.getpid(), time.monotonic()))
+        serving.serve()
+        output.flush()
+        channel.send(output.raw(0))
+        code = 0
+        channel.end_process(0)
+    except BaseException:
+        Writer.output = None
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _move_in(home: str, number: int) -> "tuple[int, str]":
+    """Make the instance's own folder; return the file behind descriptors 1 and 2, and the path of its tmpdir."""
+    tmpdir = os.path.join(home, "tmp")
+    os.mkdir(home, 0o700)
+    os.mkdir(tmpdir, 0o700)
+    file = os.open(os.path.join(home, "output"), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.environ.update(TMPDIR=tmpdir, HOME=tmpdir, PENSTOCK_INSTANCE=str(number))
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None:
+        tempfile.tempdir = None  # type: ignore[attr-defined]
+    return file, tmpdir
+
+
+def _reseed() -> None:
+    """Give this instance its own random numbers; all instances of a zygote would draw the same ones."""
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _forget(output: Output, channel: Channel) -> None:
+    """Leave the instance's line alone in a process that the handler forked."""
+    output.forked = True
+    channel.abandon()
+
+
+def _choose(handler: Callable[..., Any], settings: Settings, channel: Channel, place: Place) -> Serving:
+    if is_async(handler):
+        from penstock.runtime.coroutines import Coroutines  # noqa: PLC0415 - asyncio is not for those who do not use it
+
+        return Coroutines(channel, handler, place, settings.slots)
+    if settings.slots == 1:
+        return Serial(channel, handler, place, 1)
+    return Threads(channel, handler, place, settings.slots)

@@ -1,0 +1,115 @@
+"""What every way to serve has in common: frames become executions, executions become ends."""
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from penstock.runtime import wire
+from penstock.runtime.bodies import Receiver
+from penstock.runtime.channel import Channel
+from penstock.runtime.context import Context, Place
+from penstock.runtime.output import Capture
+from penstock.runtime.results import Result
+from penstock.runtime.wire import CANCELLED, Define, Frame, Open
+
+now = time.monotonic
+
+
+class Execution:
+    """Hold one execution from its arrival to its end. `started` is the moment of the handler's start."""
+
+    __slots__ = ("capture", "opened", "payload", "started")
+
+    def __init__(self, opened: Open, payload: bytes) -> None:
+        self.opened = opened
+        self.payload = payload
+        self.capture = Capture(opened.attempt)
+        self.started: float | None = None
+
+
+class Serving(ABC):
+    """Serve executions until told to stop."""
+
+    def __init__(self, channel: Channel, handler: Callable[..., Any], place: Place, slots: int) -> None:
+        self.channel = channel
+        self.handler = handler
+        self.place = place
+        self.slots = slots
+        self.output = place.output
+        self.stopping = False
+        self._pipelines: dict[int, Define] = {}
+        self._arriving: Receiver[Open] = Receiver()
+
+    @abstractmethod
+    def serve(self) -> None:
+        """Serve until there is nothing left to do after a stop."""
+
+    @abstractmethod
+    def begin(self, opened: Open, payload: bytes) -> None:
+        """Take an execution whose payload is complete."""
+
+    @abstractmethod
+    def cancel(self, attempt: int) -> None:
+        """Cancel an execution as far as that is possible."""
+
+    def take(self, frames: "list[Frame] | None") -> None:
+        """Act on frames; end the process if the server is gone. Raises `WireError` if they make no sense."""
+        if frames is None:
+            os._exit(0)
+        for frame in frames:
+            if isinstance(frame, Open):
+                if frame.size == len(frame.body):
+                    self.begin(frame, frame.body)
+                else:
+                    self._arriving.expect(frame)
+            else:
+                self._take_other(frame)
+
+    def _take_other(self, frame: Frame) -> None:
+        if isinstance(frame, wire.Data):
+            credit, complete = self._arriving.take(frame)
+            if complete:
+                self.begin(*complete)
+            elif credit:
+                self.channel.send(credit)
+        elif isinstance(frame, wire.Credit):
+            self.channel.credit(frame)
+        elif isinstance(frame, Define):
+            self._pipelines[frame.key] = frame
+        elif isinstance(frame, wire.Cancel):
+            if self._arriving.drop(frame.attempt):
+                self.channel.send(self.encode_unstarted(frame.attempt))
+            else:
+                self.cancel(frame.attempt)
+        elif isinstance(frame, wire.Ping):
+            self.channel.send(wire.encode_pong(now()))
+        elif isinstance(frame, wire.Stop):
+            self.stopping = True
+        else:
+            raise wire.WireError(f"a {type(frame).__name__} frame makes no sense to an instance")
+
+    def context(self, execution: Execution) -> Context:
+        """Return what the handler is given; its clock starts now."""
+        opened = execution.opened
+        return Context(self.place, opened, self._pipelines[opened.pipeline], execution.capture, now() + opened.timeout)
+
+    def encode_end(self, execution: Execution, result: Result) -> bytes:
+        """Send the last output of an execution; return the frames that tell of its end."""
+        finished = now()
+        started = finished if execution.started is None else execution.started
+        ending, body, retry_after, limit = result
+        attempt = execution.opened.attempt
+        self.output.end(execution.capture)
+        return self.channel.encode_end(attempt, ending, started, finished, retry_after, limit, body)
+
+    def encode_unstarted(self, attempt: int) -> bytes:
+        """Return the frame that tells of the end of an execution that was cancelled before it started."""
+        moment = now()
+        return wire.encode_end(attempt, CANCELLED, moment, moment, None, "", 0, b"")
+
+    @property
+    def finished(self) -> bool:
+        """Say whether a stop was asked for and no body is on its way any more."""
+        return self.stopping and not self.channel.sending and not len(self._arriving)

@@ -1,0 +1,23 @@
+"""What compute tells a zygote when it starts it."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Settings:
+    """Say what to import, and where things are.
+
+    `control` is the descriptor of the socket to compute, `parent` compute's process id, `instances` the folder for the
+    instances' own folders. `note` is set by the zygote itself when it starts anew to import after each fork.
+    """
+
+    control: int
+    parent: int
+    bundle: str
+    instances: str
+    handler: str
+    function: str
+    version: int
+    slots: int
+    memory: "int | None" = None
+    note: str = ""

@@ -1,0 +1,375 @@
+"""The one codec of frames between the server and an instance, whatever carries them.
+
+A frame is a head of five bytes (length of the rest, kind) and a packed rest, little-endian. The laws: a body up to
+`INLINE` bytes travels inside its `Open` or `End`; a longer one is announced there by its `size` alone and follows in
+`Data` frames of that attempt, never more than `WINDOW` bytes ahead of the `Credit` that came back (`bodies.py` keeps
+that count). Moments are monotonic seconds of the machine the instance runs on. Bodies are bytes and never decoded here.
+
+For each frame there is a tuple (what `Decoder` returns) and a function that takes the same fields and returns bytes.
+"""
+
+import math
+from collections.abc import Callable
+from struct import Struct
+from typing import Final, NamedTuple
+
+INLINE: Final = 64 * 1024
+CHUNK: Final = 64 * 1024
+WINDOW: Final = 256 * 1024
+MAX_BODY: Final = 64 * 1024 * 1024
+MAX_FRAME: Final = 4 * 1024 * 1024
+
+STDOUT: Final = 0
+STDERR: Final = 1
+LOG: Final = 2
+STREAMS: Final = ("stdout", "stderr", "log")
+
+OK: Final = 0
+ERROR: Final = 1
+THROTTLED: Final = 2
+CANCELLED: Final = 3
+
+
+class WireError(Exception):
+    """Report bytes that are no frames. The stream cannot be read any further: close it."""
+
+
+class Hello(NamedTuple):
+    """Instance to server: I am this process and have begun to read."""
+
+    pid: int
+    at: float
+
+
+class Define(NamedTuple):
+    """Server to instance: this is the pipeline that `key` stands for in every later `Open`. `params` is a JSON object."""
+
+    key: int
+    name: str
+    params: bytes
+
+
+class Open(NamedTuple):
+    """Server to instance: execute this. `timeout` is in seconds; `dated` asks for a `Started` frame."""
+
+    attempt: int
+    task: int
+    number: int
+    dated: bool
+    timeout: float
+    pipeline: int
+    size: int
+    body: bytes
+
+
+class Data(NamedTuple):
+    """Both ways: the next piece of a long body."""
+
+    attempt: int
+    piece: bytes
+
+
+class Credit(NamedTuple):
+    """Both ways: that many more bytes of a long body were taken, as many may be sent."""
+
+    attempt: int
+    granted: int
+
+
+class Cancel(NamedTuple):
+    """Server to instance: this execution is wanted no longer."""
+
+    attempt: int
+
+
+class Started(NamedTuple):
+    """Instance to server: the handler started at that moment."""
+
+    attempt: int
+    at: float
+
+
+class End(NamedTuple):
+    """Instance to server: an execution ended. `retry_after` is in seconds, None if not named; `limit` is "" if not named."""
+
+    attempt: int
+    ending: int
+    started: float
+    finished: float
+    retry_after: float | None
+    limit: str
+    size: int
+    body: bytes
+
+
+class Log(NamedTuple):
+    """Instance to server: output of an execution (attempt 0: of none). `stream` is an index of `STREAMS`."""
+
+    attempt: int
+    stream: int
+    text: str
+
+
+class Stop(NamedTuple):
+    """Server to instance: finish what you have, then end."""
+
+
+class Ping(NamedTuple):
+    """Server to instance: give a sign of life."""
+
+
+class Pong(NamedTuple):
+    """Instance to server: alive at that moment."""
+
+    at: float
+
+
+Frame = Hello | Define | Open | Data | Credit | Cancel | Started | End | Log | Stop | Ping | Pong
+
+(_HELLO, _DEFINE, _OPEN, _DATA, _CREDIT, _CANCEL, _STARTED, _END, _LOG, _STOP, _PING, _PONG) = range(1, 13)
+
+_HEAD = Struct("<IB")
+_HELLO_FIELDS = Struct("<Id")
+_DEFINE_FIELDS = Struct("<QH")
+_OPEN_FIELDS = Struct("<QQIBdQI")
+_DATA_FIELDS = Struct("<Q")
+_CREDIT_FIELDS = Struct("<QI")
+_CANCEL_FIELDS = Struct("<Q")
+_STARTED_FIELDS = Struct("<Qd")
+_END_FIELDS = Struct("<QBdddHI")
+_LOG_FIELDS = Struct("<QB")
+_PONG_FIELDS = Struct("<d")
+_NO_FIELDS = Struct("")
+
+# On the hot path the head and the fields are packed at once.
+_pack_open = Struct("<IBQQIBdQI").pack
+_pack_end = Struct("<IBQBdddHI").pack
+_pack_data = Struct("<IBQ").pack
+_pack_credit = Struct("<IBQI").pack
+_pack_started = Struct("<IBQd").pack
+_pack_log = Struct("<IBQB").pack
+
+
+def encode_hello(pid: int, at: float) -> bytes:
+    """Return a `Hello` frame."""
+    return _HEAD.pack(_HELLO_FIELDS.size, _HELLO) + _HELLO_FIELDS.pack(pid, at)
+
+
+def encode_define(key: int, name: str, params: bytes) -> bytes:
+    """Return a `Define` frame. Raises `WireError` if the params are too large for one frame."""
+    label = name.encode()
+    length = _DEFINE_FIELDS.size + len(label) + len(params)
+    if length > MAX_FRAME:
+        raise WireError(
+            f"the params of pipeline '{name}' are {len(params)} bytes; at most {MAX_FRAME // 2} fit in a frame"
+        )
+    return b"".join((_HEAD.pack(length, _DEFINE), _DEFINE_FIELDS.pack(key, len(label)), label, params))
+
+
+def encode_open(
+    attempt: int, task: int, number: int, dated: bool, timeout: float, pipeline: int, size: int, body: bytes
+) -> bytes:
+    """Return an `Open` frame; `body` is empty if `size` is over `INLINE`."""
+    return _pack_open(41 + len(body), _OPEN, attempt, task, number, dated, timeout, pipeline, size) + body
+
+
+def encode_data(attempt: int, piece: bytes | memoryview) -> bytes:
+    """Return a `Data` frame."""
+    return _pack_data(8 + len(piece), _DATA, attempt) + piece
+
+
+def encode_credit(attempt: int, granted: int) -> bytes:
+    """Return a `Credit` frame."""
+    return _pack_credit(12, _CREDIT, attempt, granted)
+
+
+def encode_cancel(attempt: int) -> bytes:
+    """Return a `Cancel` frame."""
+    return _pack_data(8, _CANCEL, attempt)
+
+
+def encode_started(attempt: int, at: float) -> bytes:
+    """Return a `Started` frame."""
+    return _pack_started(16, _STARTED, attempt, at)
+
+
+def encode_end(
+    attempt: int,
+    ending: int,
+    started: float,
+    finished: float,
+    retry_after: float | None,
+    limit: str,
+    size: int,
+    body: bytes,
+) -> bytes:
+    """Return an `End` frame; `body` is empty if `size` is over `INLINE`."""
+    wait = math.nan if retry_after is None else retry_after
+    if not limit:
+        return _pack_end(39 + len(body), _END, attempt, ending, started, finished, wait, 0, size) + body
+    label = limit.encode()
+    length = 39 + len(label) + len(body)
+    return _pack_end(length, _END, attempt, ending, started, finished, wait, len(label), size) + label + body
+
+
+def encode_log(attempt: int, stream: int, text: bytes) -> bytes:
+    """Return a `Log` frame of text that is UTF-8 already."""
+    return _pack_log(9 + len(text), _LOG, attempt, stream) + text
+
+
+def encode_stop() -> bytes:
+    """Return a `Stop` frame."""
+    return _HEAD.pack(0, _STOP)
+
+
+def encode_ping() -> bytes:
+    """Return a `Ping` frame."""
+    return _HEAD.pack(0, _PING)
+
+
+def encode_pong(at: float) -> bytes:
+    """Return a `Pong` frame."""
+    return _HEAD.pack(_PONG_FIELDS.size, _PONG) + _PONG_FIELDS.pack(at)
+
+
+def _check_body(size: int, body: bytes) -> None:
+    if len(body) == size if size <= INLINE else not body and size <= MAX_BODY:
+        return
+    raise WireError(f"a body said to be {size} bytes came with {len(body)}; at most {MAX_BODY} are allowed")
+
+
+def _define(data: bytes, at: int, stop: int) -> Define:
+    key, length = _DEFINE_FIELDS.unpack_from(data, at)
+    at += 10
+    if at + length > stop:
+        raise WireError("the name in a Define frame is longer than the frame")
+    return Define(key, data[at : at + length].decode(), data[at + length : stop])
+
+
+def _open(data: bytes, at: int, stop: int) -> Open:
+    attempt, task, number, dated, timeout, pipeline, size = _OPEN_FIELDS.unpack_from(data, at)
+    body = data[at + 41 : stop]
+    if size != len(body):
+        _check_body(size, body)
+    return Open(attempt, task, number, dated != 0, timeout, pipeline, size, body)
+
+
+def _data(data: bytes, at: int, stop: int) -> Data:
+    (attempt,) = _DATA_FIELDS.unpack_from(data, at)
+    return Data(attempt, data[at + 8 : stop])
+
+
+def _end(data: bytes, at: int, stop: int) -> End:
+    attempt, ending, started, finished, wait, length, size = _END_FIELDS.unpack_from(data, at)
+    at += 39
+    limit = ""
+    if length:
+        limit = data[at : at + length].decode()
+        at += length
+    body = data[at:stop]
+    if size != len(body):
+        _check_body(size, body)
+    if at > stop:
+        raise WireError("the limit's name in an End frame is longer than the frame")
+    if ending > CANCELLED:
+        raise WireError(f"an End frame names the unknown ending {ending}")
+    return End(attempt, ending, started, finished, None if math.isnan(wait) else wait, limit, size, body)
+
+
+def _log(data: bytes, at: int, stop: int) -> Log:
+    attempt, stream = _LOG_FIELDS.unpack_from(data, at)
+    if stream >= len(STREAMS):
+        raise WireError(f"a Log frame names the unknown stream {stream}")
+    return Log(attempt, stream, data[at + 9 : stop].decode())
+
+
+class _Kind(NamedTuple):
+    """Say how a frame is read: `fields` packs all of it (make takes them), or its beginning (parse takes the bytes)."""
+
+    fields: Struct
+    make: Callable[..., Frame] | None = None
+    parse: Callable[[bytes, int, int], Frame] | None = None
+
+
+_KINDS: Final = {
+    _HELLO: _Kind(_HELLO_FIELDS, Hello),
+    _DEFINE: _Kind(_DEFINE_FIELDS, parse=_define),
+    _OPEN: _Kind(_OPEN_FIELDS, parse=_open),
+    _DATA: _Kind(_DATA_FIELDS, parse=_data),
+    _CREDIT: _Kind(_CREDIT_FIELDS, Credit),
+    _CANCEL: _Kind(_CANCEL_FIELDS, Cancel),
+    _STARTED: _Kind(_STARTED_FIELDS, Started),
+    _END: _Kind(_END_FIELDS, parse=_end),
+    _LOG: _Kind(_LOG_FIELDS, parse=_log),
+    _STOP: _Kind(_NO_FIELDS, Stop),
+    _PING: _Kind(_NO_FIELDS, Ping),
+    _PONG: _Kind(_PONG_FIELDS, Pong),
+}
+
+_ENCODERS: Final[dict[type, Callable[..., bytes]]] = {
+    Hello: encode_hello,
+    Define: encode_define,
+    Open: encode_open,
+    Data: encode_data,
+    Credit: encode_credit,
+    Cancel: encode_cancel,
+    Started: encode_started,
+    End: encode_end,
+    Stop: encode_stop,
+    Ping: encode_ping,
+    Pong: encode_pong,
+}
+
+
+def encode(frame: Frame) -> bytes:
+    """Return the bytes of a frame given as a tuple; the hot path calls the function of its kind instead."""
+    if isinstance(frame, Log):
+        return encode_log(frame.attempt, frame.stream, frame.text.encode())
+    return _ENCODERS[type(frame)](*frame)
+
+
+def _parse(kind: _Kind, data: bytes, at: int, stop: int) -> Frame:
+    if kind.parse is not None:
+        try:
+            return kind.parse(data, at, stop)
+        except UnicodeDecodeError as error:
+            raise WireError(f"a frame holds text that is not UTF-8: {error}") from error
+    if kind.make is None or stop - at != kind.fields.size:
+        raise WireError(f"a frame of {kind.fields.size} bytes came with {stop - at}")
+    return kind.make(*kind.fields.unpack_from(data, at))
+
+
+class Decoder:
+    """Cut a stream into frames, however it was chunked."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._need = 0
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """Return every frame that is complete now. Raises `WireError` for what is no frame."""
+        data = chunk
+        if self._rest:
+            self._rest += chunk
+            if len(self._rest) < self._need:
+                return []
+            data = bytes(self._rest)
+        frames: list[Frame] = []
+        at, end = 0, len(data)
+        self._need = _HEAD.size
+        while end - at >= 5:
+            length, number = _HEAD.unpack_from(data, at)
+            stop = at + 5 + length
+            kind = _KINDS.get(number)
+            if kind is None or length > MAX_FRAME or length < kind.fields.size:
+                raise WireError(f"no frame has the kind {number} and {length} bytes")
+            if stop > end:
+                self._need = stop - at
+                break
+            frames.append(_parse(kind, data, at + 5, stop))
+            at = stop
+        if at < end:
+            self._rest = bytearray(data[at:] if at else data)
+        elif self._rest:
+            self._rest = bytearray()
+        return frames

@@ -1,0 +1,187 @@
+"""The parent of a blueprint's instances: imports the user's module once, then forks on request, reaps and kills.
+
+The laws. No event loop and no open socket but the control line before a fork, and a single thread: code whose import
+leaves more behind is imported anew in each instance instead. An instance is killed by its whole session, and only while
+it is not reaped, so that its process id cannot have become another's.
+"""
+
+import faulthandler
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+from penstock.runtime import control, instance, kernel
+from penstock.runtime.handlers import BadHandler, fork_hazards, is_async, load
+from penstock.runtime.output import replace_streams
+from penstock.runtime.results import encode_exception
+from penstock.runtime.settings import Settings
+
+Find = Callable[[], Callable[..., Any]]
+
+_REPORTED = 500  # exits in one message
+
+
+def live(settings: Settings) -> NoReturn:
+    """Be a zygote; never returns."""
+    gc.disable()
+    kernel.die_with(settings.parent)
+    kernel.renounce()
+    kernel.print_c_output_by_line()
+    faulthandler.enable(2, all_threads=False)
+    os.set_inheritable(settings.control, False)
+    line = socket.socket(fileno=settings.control)
+    os.chdir(settings.bundle)
+    sys.path.insert(0, settings.bundle)
+    sys.argv = [""]
+    replace_streams()
+    find = (lambda: load(settings.handler)) if settings.note else _find_now(line, settings)
+    gc.freeze()
+    Zygote(line, settings, find).serve()
+    os._exit(0)
+
+
+def _find_now(line: socket.socket, settings: Settings) -> Find:
+    """Import the user's module; start anew if that leaves what must not be forked. Ends the process if it fails."""
+    try:
+        handler = load(settings.handler)
+        if is_async(handler):
+            import penstock.runtime.coroutines  # noqa: F401, PLC0415 - before the fork, so that instances share it
+    except BaseException as error:  # sys.exit in a module, too
+        _report_failure(line, error)
+        os._exit(1)
+    hazards = fork_hazards({0, 1, 2, settings.control})
+    if hazards:
+        _start_anew(settings, " and ".join(hazards))
+    return lambda: handler
+
+
+def _start_anew(settings: Settings, hazards: str) -> NoReturn:
+    """Run this program again without importing the user's module: each instance will, after its fork."""
+    settings.note = (
+        f"Importing the code of '{settings.function}' leaves {hazards} behind, which a fork does not survive. Each "
+        "instance imports it anew, so instances start slower. Create such things when they are first used instead."
+    )
+    os.set_inheritable(settings.control, True)
+    os.execv(sys.executable, [*sys.orig_argv[:-1], json.dumps(asdict(settings))])
+
+
+def _report_failure(line: socket.socket, error: BaseException) -> None:
+    text = json.loads(encode_exception(error).body)
+    known = isinstance(error, BadHandler)
+    message = text["message"] if known else f"{text['type']}: {text['message']}"
+    control.send(line, {"failed": message, "traceback": "" if known else text["traceback"]})
+
+
+class Zygote:
+    """Fork, watch and end instances."""
+
+    def __init__(self, line: socket.socket, settings: Settings, find: Find) -> None:
+        self._line = line
+        self._settings = settings
+        self._find = find
+        self._note = settings.note
+        self._pid = os.getpid()
+        self._numbers: dict[int, int] = {}
+        self._pids: dict[int, int] = {}
+        self._exits: list[tuple[int, int, int | None, int | None, str]] = []
+        self._wake, self._waker = os.pipe()
+
+    def serve(self) -> None:
+        """Do what compute asks, until its side of the line is closed; then end every instance."""
+        os.set_blocking(self._waker, False)
+        os.set_blocking(self._wake, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        poll = select.poll()
+        poll.register(self._line, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        control.send(self._line, {"ready": self._note})
+        while True:
+            ready = [descriptor for descriptor, _ in poll.poll()]
+            if self._wake in ready:
+                os.read(self._wake, 4096)
+                self._reap()
+            if self._line.fileno() in ready and not self._obey():
+                break
+        for pid in self._numbers:
+            _kill(pid)
+
+    def _obey(self) -> bool:
+        """Act on one message; return False if compute is gone."""
+        try:
+            message, files = control.receive(self._line)
+        except ConnectionError:
+            return False
+        if message is None:
+            return False
+        for number, file in zip(message.get("spawn", ()), list(files), strict=True):
+            self._fork(number, file, files)
+            files.remove(file)
+            os.close(file)
+        for number in message.get("kill", ()):
+            if number in self._pids:
+                _kill(self._pids[number])
+        self._report()
+        return True
+
+    def _fork(self, number: int, file: int, files: "list[int]") -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._exits.append((number, 0, None, None, f"the instance could not be forked: {error}"))
+            return
+        if pid:
+            self._numbers[pid] = number
+            self._pids[number] = pid
+            self._note = ""
+            return
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for other in (self._wake, self._waker, *(each for each in files if each != file)):
+                os.close(other)
+            self._line.close()
+            instance.live(number, file, self._settings, self._note, self._pid, self._find)
+        finally:
+            os._exit(1)
+
+    def _reap(self) -> None:
+        """Reap every child that has ended; what an instance leaves of its session is killed before its id is given up."""
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                break
+            if ended is None:
+                break
+            pid = ended.si_pid
+            if pid in self._numbers:
+                _kill(pid)
+            _, status = os.waitpid(pid, 0)
+            number = self._numbers.pop(pid, None)
+            if number is not None:
+                del self._pids[number]
+                code = os.waitstatus_to_exitcode(status)
+                self._exits.append((number, pid, code if code >= 0 else None, -code if code < 0 else None, ""))
+        self._report()
+
+    def _report(self) -> None:
+        while self._exits:
+            batch, self._exits = self._exits[:_REPORTED], self._exits[_REPORTED:]
+            control.send(self._line, {"exits": batch})
+
+
+def _kill(pid: int) -> None:
+    """Kill an unreaped instance and what it started; it leads a session and a group, unless it is too young for that."""
+    for send in (os.killpg, os.kill):
+        try:
+            send(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
