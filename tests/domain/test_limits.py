@@ -246,7 +246,7 @@ def test_a_raise_is_felt_at_once_though_starts_are_paced(
     gate = Gate("g", (RateSpec(n * cost, period, meter=meter),))  # type: ignore[arg-type]
     flow = Flow(gate)
     flow.take(0.0, 0.0, cost)
-    assert gate.ready_at(flow.now, cost) >= flow.now + period / n
+    assert gate.ready_at(flow.now, cost) >= flow.now + period / n - CATCH_UP - 1e-6
     gate.configure((RateSpec(after[0] * cost, after[1], meter=meter),), None)  # type: ignore[arg-type]
     assert gate.ready_at(flow.now, cost) <= flow.now + after[1] / after[0] + 1e-6
     gate.configure((RateSpec(n * cost, period, meter=meter),), None)  # type: ignore[arg-type]

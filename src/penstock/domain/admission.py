@@ -37,8 +37,8 @@ class Pipeline:
     """Hold what admission knows of a pipeline; `ticket` changes with its place, so that old entries are void."""
 
     __slots__ = (
-        "alarm", "credit", "gates", "name", "own", "place", "queue", "resumes", "slots", "ticket", "tier", "waits_at",
-        "wakes_at", "weight",
+        "alarm", "credit", "gates", "name", "own", "place", "queue", "resumes", "slots", "ticket", "tier", "ungated",
+        "waits_at", "wakes_at", "weight",
     )  # fmt: skip
 
     def __init__(self, name: str, slots: Slots) -> None:
@@ -46,6 +46,7 @@ class Pipeline:
         self.queue = Queue()
         self.slots = slots
         self.own: Gate | None = None
+        self.ungated = 0  # running tasks that were started when it had no gate of its own
         self.gates: tuple[Gate, ...] = ()
         self.tier = 1
         self.weight = 1.0
@@ -61,12 +62,13 @@ class Pipeline:
 class Start:
     """Hold what one admitted task took; `undated` until the start of its handler is known."""
 
-    __slots__ = ("gates", "pipeline", "slots", "task", "undated")
+    __slots__ = ("gates", "own", "pipeline", "slots", "task", "undated")
 
     def __init__(self, task: Task, pipeline: Pipeline) -> None:
         self.task = task
         self.pipeline = pipeline
         self.gates = pipeline.gates
+        self.own = pipeline.own
         self.slots = pipeline.slots
         self.undated = bool(pipeline.gates)
 
@@ -119,7 +121,7 @@ class Admission:
         pipeline.weight = spec.weight
         gates = tuple(self.gates[name] for name in shared)
         if spec.rates or spec.concurrency is not None or pipeline.own is not None:
-            own = pipeline.own = pipeline.own or Gate(spec.name, owner=pipeline)
+            own = pipeline.own = pipeline.own or self._own_gate(pipeline)
             own.configure(spec.rates, spec.concurrency)
             gates = (own, *gates)
         pipeline.gates = gates
@@ -157,7 +159,7 @@ class Admission:
         """Start no more of a pipeline's tasks before a moment."""
         pipeline = self.pipelines[name]
         if pipeline.own is None:
-            pipeline.own = Gate(name, owner=pipeline)
+            pipeline.own = self._own_gate(pipeline)
             pipeline.gates = (pipeline.own, *pipeline.gates)
         pipeline.own.held_until = max(pipeline.own.held_until, until)
 
@@ -165,6 +167,11 @@ class Admission:
         """Let nothing pass a shared limit before a moment."""
         gate = self.gates[name]
         gate.held_until = max(gate.held_until, until)
+
+    def _own_gate(self, pipeline: Pipeline) -> Gate:
+        gate = Gate(pipeline.name, owner=pipeline)
+        gate.in_use = pipeline.ungated
+        return gate
 
     # tasks --------------------------------------------------------------------------------------------------------
     def offer(self, name: str, tasks: Iterable[Task]) -> None:
@@ -238,6 +245,12 @@ class Admission:
             if start.undated or gate.concurrency is not None:
                 self._opened(gate, sooner=start.undated and started_at is None)
         start.undated = False
+        if start.own is None:
+            pipeline = start.pipeline
+            pipeline.ungated -= 1
+            if pipeline.own is not None:
+                pipeline.own.release()
+                self._opened(pipeline.own)
 
     def provide(self, slots: str, count: int) -> None:
         """Add free slots (negative: take away such as were free)."""
@@ -410,6 +423,8 @@ class Admission:
         for gate in pipeline.gates:
             gate.take(now, task.cost)
         pipeline.slots.free -= 1
+        if pipeline.own is None:
+            pipeline.ungated += 1
         return Start(task, pipeline)
 
     def _pop(self, pipeline: Pipeline) -> Task:

@@ -27,11 +27,27 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Say what one limit allowed from a moment on. `concurrency` None means without bound."""
+    """Say what one limit allowed from a moment on. `concurrency` None means without bound.
+
+    Starts before `remembers` do not count: the limit kept no dates that far back when it was changed.
+    """
 
     since: float
     windows: tuple[Window, ...] = ()
     concurrency: int | None = None
+    remembers: float = -inf
+
+
+def amend(
+    allowances: Sequence[Allowance], since: float, windows: tuple[Window, ...], concurrency: int | None
+) -> Allowance:
+    """Return what a limit allows after a change. It remembers dates as far back as its longest period went before."""
+    if not allowances:
+        return Allowance(since, windows, concurrency)
+    last = allowances[-1]
+    same_meter = {window.by_cost for window in last.windows} == {window.by_cost for window in windows}
+    known = max((window.period for window in last.windows), default=0.0) if same_meter else 0.0
+    return Allowance(since, windows, concurrency, max(last.remembers, since - known))
 
 
 def exceeded(
@@ -71,7 +87,7 @@ def rate_breaches(
     found = []
     for index, execution in enumerate(begun):
         candidates = in_force(allowances, execution.sent, moments[index])
-        verdicts = [_crowded(begun, moments, index, allowance.windows, cost) for allowance in candidates]
+        verdicts = [_crowded(begun, moments, index, allowance, cost) for allowance in candidates]
         if verdicts and all(verdicts):
             found.append(f"rate of {name}: {verdicts[-1]} (task {execution.task:016x}, sent {execution.sent!r})")
     return found
@@ -140,13 +156,14 @@ def _crowded(
     begun: Sequence[Execution],
     moments: Sequence[float],
     index: int,
-    windows: Sequence[Window],
+    allowance: Allowance,
     cost: Callable[[int], float],
 ) -> str:
     """Return what is wrong with a start if a window that ends with it holds more than it may, else an empty text."""
-    for window in windows:
+    for window in allowance.windows:
         used, at = 0.0, index
-        while at >= 0 and _within(moments[at], moments[index], window.period):
+        first = allowance.remembers
+        while at >= 0 and moments[at] >= first and _within(moments[at], moments[index], window.period):
             used += cost(begun[at].task) if window.by_cost else 1
             at -= 1
         if used > window.n * (1 + 1e-12):
