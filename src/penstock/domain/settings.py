@@ -81,7 +81,7 @@ def validate(document: object, known: Known) -> Configuration:
 
 
 def validate_in_steps(document: object, known: Known) -> Generator[None, None, Configuration]:
-    """Do what `validate` does, and yield after each object, so that an event loop can do other things between."""
+    """Do what `validate` does, and yield often, so that an event loop can do other things between."""
     reading = _Reading(known)
     if isinstance(document, Mapping):
         for section in document:
@@ -154,7 +154,7 @@ class _Reading:
             for name, document in documents.items():
                 settings[name] = self._settings(kind, name, document)
                 yield
-        self._check_known_clocks()
+        yield from self._check_known_clocks()
         if self._mistakes:
             raise InvalidSettings(self._mistakes)
         return read
@@ -240,13 +240,14 @@ class _Reading:
         if timeout and max_runtime and timeout >= max_runtime:
             self.note(f"{path}.timeout", *_clocks(timeout, max_runtime, f" of function '{name}'"))
 
-    def _check_known_clocks(self) -> None:
+    def _check_known_clocks(self) -> Iterator[None]:
         """Check pipelines that are not written here, and whose function now gets a `max_runtime`."""
         documents = self._written.get("function", {})
         clocks = {name: _seconds(one, "max_runtime") for name, one in documents.items() if isinstance(one, Mapping)}
         if not any(clocks.values()):
             return
         for name, settings in self._known.get("pipeline", {}).items():
+            yield
             max_runtime = clocks.get(settings["function"])
             if max_runtime and name not in self._written.get("pipeline", {}):
                 timeout = _seconds(settings, "timeout")
