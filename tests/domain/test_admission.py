@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.domain.admission import Admission, Pipeline, Start
+from penstock.domain.admission import Admission
 from penstock.domain.limits import Gate
+from penstock.domain.pipeline import Pipeline, Start
 from penstock.domain.specs import PipelineSpec, RateSpec
 from penstock.domain.task import Task
 from penstock.sim.laws import Allowance, Window, amend, concurrency_breaches, rate_breaches

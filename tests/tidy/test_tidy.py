@@ -45,7 +45,9 @@ def test_nothing_is_unfinished() -> None:
 
 
 def test_no_registry_host_stands_in_any_file() -> None:
-    hosts = re.compile("|".join([r"pypi\.(?:org|python)", r"python" + r"hosted\.org", r"npm" + r"js\.org", r"deb\.deb" + r"ian\.org"]))
+    hosts = re.compile(
+        "|".join([r"pypi\.(?:org|python)", r"python" + r"hosted\.org", r"npm" + r"js\.org", r"deb\.deb" + r"ian\.org"])
+    )
     assert [str(path) for path, text in texts() if path != Path(__file__) and hosts.search(text)] == []
 
 

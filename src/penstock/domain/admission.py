@@ -8,83 +8,22 @@ Moments are monotonic seconds; `wall` is the wall clock at the same moment and s
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf
 from typing import Final
 
 from penstock.domain.fairness import TIERS, WaitQueue
 from penstock.domain.limits import Gate, Slots
-from penstock.domain.queue import Queue, size_of
+from penstock.domain.pipeline import IDLE, MOMENT, OWN, PAUSED, READY, WAITING, Admitted, Pipeline, Start
+from penstock.domain.queue import size_of
 from penstock.domain.settings import PipelineSpec
 from penstock.domain.task import Task
-
-IDLE: Final = "idle"
-READY: Final = "ready"
-MOMENT: Final = "moment"
-OWN: Final = "own"
-WAITING: Final = "waiting"
-PAUSED: Final = "paused"
 
 ALARM: Final = -1
 """The ticket of an entry in the heap that stands for the expiry of a blocked pipeline's head."""
 
 ALONE: Final = 64
 """How many tasks a pipeline starts in one turn when nobody else wants one."""
-
-
-class Pipeline:
-    """Hold what admission knows of a pipeline; `ticket` changes with its place, so that old entries are void."""
-
-    __slots__ = (
-        "alarm", "credit", "gates", "name", "own", "place", "queue", "resumes", "slots", "ticket", "tier", "ungated",
-        "waits_at", "wakes_at", "weight",
-    )  # fmt: skip
-
-    def __init__(self, name: str, slots: Slots) -> None:
-        self.name = name
-        self.queue = Queue()
-        self.slots = slots
-        self.own: Gate | None = None
-        self.ungated = 0  # running tasks that were started when it had no gate of its own
-        self.gates: tuple[Gate, ...] = ()
-        self.tier = 1
-        self.weight = 1.0
-        self.credit = 0.0
-        self.resumes = False  # it was blocked within its turn, which goes on when it is called
-        self.ticket = 0
-        self.place = IDLE
-        self.waits_at: Gate | Slots | None = None  # the gate that blocked it last
-        self.wakes_at = inf  # its moment, while its place is the heap
-        self.alarm = inf  # when its head expires, if it is anywhere but in the heap
-
-
-class Start:
-    """Hold what one admitted task took; `undated` until the start of its handler is known."""
-
-    __slots__ = ("gates", "own", "pipeline", "slots", "task", "undated")
-
-    def __init__(self, task: Task, pipeline: Pipeline) -> None:
-        self.task = task
-        self.pipeline = pipeline
-        self.gates = pipeline.gates
-        self.own = pipeline.own
-        self.slots = pipeline.slots
-        self.undated = bool(pipeline.gates)
-
-    @property
-    def dated(self) -> bool:
-        """Say whether the moment of the handler's start matters to a limit."""
-        return any(gate.dated for gate in self.gates)
-
-
-@dataclass(slots=True)
-class Admitted:
-    """Report what one call of `admit` decided: starts, tasks past their age, and tasks that could never start."""
-
-    starts: list[Start] = field(default_factory=list)
-    expired: list[Task] = field(default_factory=list)
-    impossible: list[tuple[Task, str]] = field(default_factory=list)
 
 
 class Admission:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from math import inf
 
-from penstock.domain.admission import IDLE, PAUSED, Admission, Pipeline
+from penstock.domain.admission import Admission
 from penstock.domain.limits import Gate
+from penstock.domain.pipeline import IDLE, PAUSED, Pipeline
 
 
 @dataclass(frozen=True, slots=True)

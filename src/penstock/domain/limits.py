@@ -14,8 +14,8 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from penstock.domain.admission import Pipeline
     from penstock.domain.fairness import WaitQueue
+    from penstock.domain.pipeline import Pipeline
     from penstock.domain.settings import RateSpec
 
 CATCH_UP: Final = 0.050

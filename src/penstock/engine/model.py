@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from penstock.compute.protocol import Blueprint, Compute, Instance, PipelineContext
-    from penstock.domain.admission import Start
+    from penstock.domain.pipeline import Start
     from penstock.domain.specs import FunctionSpec, PipelineSpec
     from penstock.domain.task import Attempt, Task
     from penstock.store.protocol import Store, Version

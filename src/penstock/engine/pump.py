@@ -16,7 +16,7 @@ from penstock.engine.model import Running
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from penstock.domain.admission import Admitted, Start
+    from penstock.domain.pipeline import Admitted, Start
     from penstock.domain.task import Task
     from penstock.engine.deadlines import Deadlines
     from penstock.engine.model import Member, Plant
