@@ -1,0 +1,118 @@
+"""One connection that writes: it opens the database, migrates it forward, and runs named statements inside transactions."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.domain.errors import Fenced, PenstockError
+from penstock.store.statements import Rows, migrations, statements
+
+OLDEST_SQLITE: Final = (3, 35, 0)
+
+
+def connect(path: Path, *, fsync: bool) -> sqlite3.Connection:
+    """Open a connection to the database file; transactions are begun and ended by hand."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=5)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'OFF'}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+class Session:
+    """Run statements for the writer, and remember what it must know between transactions.
+
+    `fresh` counts the tasks of each project that are not filed yet, `filed` is the id up to which they are: both are
+    hints that may be too large after a rollback; statements ask the database itself.
+    """
+
+    def __init__(self, path: Path, *, fsync: bool, key_ttl: float) -> None:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise PenstockError(
+                f"This Python has SQLite {sqlite3.sqlite_version}; Penstock needs 3.35 or newer. Use a newer Python build."
+            )
+        self.connection = connect(path, fsync=fsync)
+        self.connection.execute("PRAGMA cache_size = -32768")
+        self.key_ttl = key_ttl
+        self.epoch = 0
+        self.fresh: dict[int, int] = {}
+        self.filed: dict[int, int] = {}
+        self._statements = statements()
+        self._position = 0
+
+    def prepare(self) -> None:
+        """Migrate forward and take ownership, each in one transaction."""
+        self._migrate()
+        self.connection.execute("BEGIN IMMEDIATE")
+        self.epoch = self.value("take_over")
+        self.connection.execute("COMMIT")
+        self._position = self.epoch << 40
+        for (project,) in self.connection.execute("SELECT id FROM projects").fetchall():
+            self.filed[project] = self.value("filed", project)
+            self.fresh[project] = self.value("fresh", project)
+
+    def _migrate(self) -> None:
+        known = migrations()
+        (present,) = self.connection.execute("PRAGMA user_version").fetchone()
+        if present > known[-1][0]:
+            raise PenstockError(
+                f"This data directory was written by a newer Penstock (its schema is {present}, this one knows "
+                f"{known[-1][0]}). Nothing was changed; start it with that version or a newer one."
+            )
+        scripts = [text for number, text in known if number > present]
+        if scripts:
+            script = "\n".join(["BEGIN IMMEDIATE;", *scripts, f"PRAGMA user_version = {known[-1][0]};", "COMMIT;"])
+            try:
+                self.connection.executescript(script)
+            except sqlite3.Error:
+                self.rollback()
+                raise
+
+    def begin(self) -> None:
+        """Begin a transaction. Raises `Fenced` if a newer owner has opened the store."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        if self.value("epoch") != self.epoch:
+            raise Fenced(
+                "Another server has taken over this data directory; this one must not write any more. Stop it: "
+                "what it had not written runs again under the new owner."
+            )
+
+    def commit(self) -> None:
+        """Make the transaction durable."""
+        self.connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo the transaction, if one is open."""
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def run(self, name: str, *values: Any) -> sqlite3.Cursor:
+        """Run a plain statement."""
+        return self.connection.execute(self._statements[name].text, values)
+
+    def value(self, name: str, *values: Any) -> Any:
+        """Return the only column of a statement's first row; None if there is no row."""
+        row = self.run(name, *values).fetchone()
+        return None if row is None else row[0]
+
+    def run_rows(self, name: str, rows: Rows, *values: Any) -> list[Any]:
+        """Run a statement over a batch, in pieces; return the first column of each piece's answer, if it has one."""
+        statement = self._statements[name]
+        answers: list[Any] = []
+        for count, flat, bodies in rows.chunks():
+            text, size = statement.sized(count)
+            fixed = (*values, bodies) if rows.bodies else values
+            padding = [0] * (rows.width * (size - count))
+            row = self.connection.execute(text, [*fixed, *flat, *padding]).fetchone()
+            if row is not None:
+                answers.append(row[0])
+        return answers
+
+    def next_position(self) -> int:
+        """Return a number larger than every one before, those of earlier owners included."""
+        self._position += 1
+        return self._position
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
