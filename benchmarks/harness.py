@@ -254,6 +254,27 @@ class Others:
         return max(0.0, busy - own) / (time.monotonic() - self._at)
 
 
+def calm(measure: Callable[[], dict[str, float]], patience: int = 3) -> dict[str, float]:
+    """Return the first of a few measurements that others left alone (its "others" is below 0.3 cores), else the last."""
+    while True:
+        found = measure()
+        patience -= 1
+        if found["others"] < 0.3 or not patience:
+            return found
+
+
+class Numbers:
+    """Number tasks: none twice in the life of a program."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self, count: int) -> range:
+        """Return so many that were not taken before."""
+        self._next += count
+        return range(self._next - count, self._next)
+
+
 def _busy_seconds() -> float:
     with open("/proc/stat") as file:
         return sum(map(int, file.readline().split()[1:4])) / TICKS

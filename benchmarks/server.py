@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Records, cpu_seconds, memory, process, until
-from benchmarks.services import free_port
 from penstock import Client
 
 TASKS = Path(__file__).with_name("tasks.py")
@@ -55,7 +54,7 @@ def penstock(folder: Path) -> Iterator[Server]:
     folder.mkdir(exist_ok=True)
     log = folder / "server.log"
     program = str(Path(sys.executable).with_name("penstock"))
-    with process([program, "up", "--data", str(folder), "--port", str(free_port())], log) as child:
+    with process([program, "up", "--data", str(folder), "--port", "0"], log) as child:
         until((folder / "server.json").is_file, child, log)
         server = Server(folder)
         with contextlib.closing(server.client):

@@ -14,10 +14,11 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks.environments import environment
-from benchmarks.harness import ROOT, Figure, Records, family_cpu, median, program, scratch
+from benchmarks.harness import ROOT, Figure, Numbers, Others, Records, calm, family_cpu, median, program, scratch
 from benchmarks.server import Server, penstock, records
 from benchmarks.services import NotHere
 from benchmarks.tasks import payload
@@ -77,9 +78,9 @@ def measure(quick: bool) -> list[Figure]:
     figures: list[Figure] = []
     best: dict[bool, float] = {}
     with scratch() as folder, penstock(folder / "data") as server:
-        notes, sent = records(folder), 0
+        notes, numbers = records(folder), Numbers()
         for way in WAYS:
-            rounds, sent = _way(server, notes, way, sizes if not way.single else sizes[:ROUNDS], sent)
+            rounds = Runner(server, notes, numbers, way).rounds(sizes[:ROUNDS] if way.single else sizes)
             figures += _figures(way, rounds)
             best[way.single] = max(best.get(way.single, 0.0), _rate(rounds, min(sizes)))
     for peer in PEERS:
@@ -88,36 +89,37 @@ def measure(quick: bool) -> list[Figure]:
 
 
 # Penstock -------------------------------------------------------------------------------------------------------------
-def _way(
-    server: Server, notes: Records, way: Way, sizes: Sequence[int], sent: int
-) -> tuple[list[dict[str, float]], int]:
-    """Return one round for each of `sizes`, and how many tasks have been sent by now."""
-    name = f"way-{WAYS.index(way)}"
-    server.deploy(name, **way.settings)
-    server.client.pipeline(name).put({"function": name})
-    rounds, ended = [], 0
-    for size in (WARM_UP, *sizes):
-        numbers = range(sent, sent + size)
-        sent, ended = sent + size, ended + size
-        rounds.append(_round(server, notes, name, way.single, numbers, ended))
-    return rounds[1:], sent
+class Runner:
+    """Measure one way on a running server, round by round."""
 
+    def __init__(self, server: Server, notes: Records, numbers: Numbers, way: Way) -> None:
+        self._server, self._notes, self._numbers, self._way = server, notes, numbers, way
+        self._name, self._ended = f"way-{WAYS.index(way)}", 0
+        server.deploy(self._name, **way.settings)
+        server.client.pipeline(self._name).put({"function": self._name})
 
-def _round(server: Server, notes: Records, name: str, single: bool, numbers: range, ended: int) -> dict[str, float]:
-    cpu, family, begin = server.cpu(), family_cpu(), time.monotonic()
-    if single:
-        asyncio.run(_send_singly(server, name, numbers))
-    else:
-        server.client.pipeline(name).send_many(payload(number) for number in numbers)
-    end = max(row[2] for row in notes.wait(numbers, 60 + len(numbers) / 100))
-    server.settled(name, ended)  # the CPU that writing down the outcomes takes belongs to the tasks
-    count = len(numbers)
-    return {
-        "tasks": count,
-        "tasks_per_second": count / (end - begin),
-        "server_cpu_us": (server.cpu() - cpu) / count * 1e6,
-        "cpu_us_per_task": (family_cpu() - family) / count * 1e6,
-    }
+    def rounds(self, sizes: Sequence[int]) -> list[dict[str, float]]:
+        """Return a round for each of these numbers of tasks, after one that starts the instances."""
+        self._round(WARM_UP)
+        return [calm(partial(self._round, size)) for size in sizes]
+
+    def _round(self, count: int) -> dict[str, float]:
+        server, numbers = self._server, self._numbers.take(count)
+        others, cpu, family, begin = Others(), server.cpu(), family_cpu(), time.monotonic()
+        if self._way.single:
+            asyncio.run(_send_singly(server, self._name, numbers))
+        else:
+            server.client.pipeline(self._name).send_many(payload(number) for number in numbers)
+        end = max(row[2] for row in self._notes.wait(numbers, 60 + count / 100))
+        self._ended += count
+        server.settled(self._name, self._ended)  # the CPU that writing down the outcomes takes belongs to the tasks
+        return {
+            "tasks": count,
+            "tasks_per_second": count / (end - begin),
+            "server_cpu_us": (server.cpu() - cpu) / count * 1e6,
+            "cpu_us_per_task": (family_cpu() - family) / count * 1e6,
+            "others": others.cores(),
+        }
 
 
 async def _send_singly(server: Server, name: str, numbers: range) -> None:

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import ROOT, Others, Records, family_cpu, process, program_stops, scratch
+from benchmarks.harness import ROOT, Numbers, Others, Records, calm, family_cpu, process, program_stops, scratch
 
 Send = Callable[[range], None]
 WARM_UP = 200
@@ -54,27 +55,24 @@ def peer(name: str, start: Callable[[Setup], tuple[str, Send]]) -> None:
         os.environ["BENCH_RECORDS"] = str(records.folder)
         os.chdir(ROOT)  # workers import `benchmarks` from here
         configuration, send = start(Setup(folder, stack, options.single))
-        send(range(WARM_UP))
-        records.wait(range(WARM_UP), 60)
-        sent = WARM_UP
-        rounds = []
-        for tasks in options.tasks:
-            rounds.append(_round(records, send, range(sent, sent + tasks)))
-            sent += tasks
+        numbers = Numbers()
+        _round(records, send, numbers, WARM_UP)
+        rounds = [calm(partial(_round, records, send, numbers, tasks)) for tasks in options.tasks]
         print(json.dumps({"peer": name, "configuration": configuration, "rounds": rounds}), flush=True)
 
 
-def _round(records: Records, send: Send, numbers: range) -> dict[str, float]:
+def _round(records: Records, send: Send, free: Numbers, count: int) -> dict[str, float]:
+    numbers = free.take(count)
     others, cpu, begin = Others(), family_cpu(), time.monotonic()
     send(numbers)
     sent = time.monotonic()
-    rows = records.wait(numbers, 60 + len(numbers) / 100)
+    rows = records.wait(numbers, 60 + count / 100)
     end = max(row[2] for row in rows)
     return {
-        "tasks": len(numbers),
-        "tasks_per_second": round(len(numbers) / (end - begin), 1),
-        "sends_per_second": round(len(numbers) / (sent - begin), 1),
-        "cpu_us_per_task": round((family_cpu() - cpu) / len(numbers) * 1e6, 1),
+        "tasks": count,
+        "tasks_per_second": round(count / (end - begin), 1),
+        "sends_per_second": round(count / (sent - begin), 1),
+        "cpu_us_per_task": round((family_cpu() - cpu) / count * 1e6, 1),
         "others": round(others.cores(), 2),
     }
 
