@@ -35,6 +35,8 @@ def _lines(step: Step) -> Iterator[Text]:
     before, after = dict(flatten(step.before or {})), dict(flatten(step.after or {}))
     if step.action == "remove":
         return
+    if before == after:
+        yield Text("    ~ a secret, which is not shown", style="yellow")
     for path in sorted(before.keys() | after.keys()):
         if path not in before:
             yield Text(clean(f"    + {path}: {brief(after[path])}"), style="green")
