@@ -56,6 +56,8 @@ def measure(quick: bool) -> list[Figure]:
         for name in names:
             server.settled(name, each)
         stack.close()  # which also stops the receiver
+    if len(arrivals) < pipelines * each:
+        raise RuntimeError(f"{pipelines * each} calls were made, and the receiver got {len(arrivals)}")
     starts = _by_pipeline([(number, start) for number, start, _ in rows])
     return [*_held(starts, _by_pipeline(arrivals)), *_used(starts, sent), _cpu_figure(share)]
 

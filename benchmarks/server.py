@@ -19,9 +19,10 @@ class Server:
     """Give access to a running server, and to what its process uses."""
 
     def __init__(self, data: Path) -> None:
-        self.data = data
-        self.pid = int(json.loads((data / "server.json").read_text())["pid"])
-        self.client = Client(data=data)
+        told = json.loads((data / "server.json").read_text())
+        self.pid, self.url = int(told["pid"]), str(told["url"])
+        self.token = (data / "token").read_text().strip()
+        self.client = Client(self.url, self.token)
 
     def cpu(self) -> float:
         """Return the CPU time in seconds that the server process has used, without its instances."""
@@ -52,6 +53,7 @@ class Server:
 def penstock(folder: Path) -> Iterator[Server]:
     """Run a server whose data is in `folder`; running it there again finds what the last one left."""
     folder.mkdir(exist_ok=True)
+    (folder / "server.json").unlink(missing_ok=True)
     log = folder / "server.log"
     program = str(Path(sys.executable).with_name("penstock"))
     with process([program, "up", "--data", str(folder), "--port", "0"], log) as child:

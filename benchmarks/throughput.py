@@ -129,7 +129,7 @@ async def _send_singly(server: Server, name: str, numbers: range) -> None:
         for number in left:
             await put(payload(number))
 
-    async with AsyncClient(data=server.data) as client:
+    async with AsyncClient(server.url, server.token) as client:
         pipeline = client.pipeline(name)
         await asyncio.gather(*(send(pipeline.send) for _ in range(IN_FLIGHT)))
 
