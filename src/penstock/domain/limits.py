@@ -191,11 +191,6 @@ class Gate:
         self.rates = tuple(fresh)
         self.concurrency = concurrency
 
-    @property
-    def dated(self) -> bool:
-        """Say whether the moment of a handler's start matters here."""
-        return bool(self.rates)
-
     def most_cost(self) -> float:
         """Return the largest cost that can ever pass."""
         return min((rate.n for rate in self.rates if rate.metered), default=inf)

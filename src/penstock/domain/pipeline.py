@@ -62,7 +62,7 @@ class Start:
     @property
     def dated(self) -> bool:
         """Say whether the moment of the handler's start matters to a limit."""
-        return any(gate.dated for gate in self.gates)
+        return self.undated and any(gate.rates for gate in self.gates)
 
 
 @dataclass(slots=True)

@@ -120,8 +120,8 @@ class Fleet:
     """
 
     __slots__ = (
-        "blocked_until", "blueprint", "buckets", "env", "failures", "function", "idle_timer", "last_end", "looking", "lowest",
-        "mean", "members", "name", "pinned", "starting", "users",
+        "blocked_until", "blueprint", "buckets", "env", "failures", "function", "idle_timer", "looking", "lowest",
+        "mean", "members", "name", "pinned", "progress", "running", "starting", "users",
     )  # fmt: skip
 
     def __init__(self, name: str, function: str, pinned: int | None, env: Mapping[str, str]) -> None:
@@ -136,7 +136,8 @@ class Fleet:
         self.buckets: list[dict[int, Member]] = [{}, {}]
         self.lowest = 1
         self.mean: float | None = None  # seconds a task takes, moving average
-        self.last_end = 0.0
+        self.running = 0
+        self.progress = 0.0  # when a task last ended here, or the first one began after a rest
         self.failures = 0  # instances in a row that ended before they were ready
         self.blocked_until = 0.0
         self.looking = False  # a timer will look at what is wanted again

@@ -114,6 +114,10 @@ class Pump:
 
     def _register(self, start: Start, member: Member, now: float) -> tuple[int, Running]:
         attempt = self._plant.next_attempt()
+        fleet = member.fleet
+        if not fleet.running:
+            fleet.progress = now
+        fleet.running += 1
         running = Running(start, self._plant.pipes[start.task.pipeline], member, now)
         self._plant.running[attempt] = member.busy[attempt] = running
         return attempt, running

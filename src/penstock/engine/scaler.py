@@ -66,8 +66,8 @@ class Scaler:
         """Return how many slots are needed to work off what waits within the horizon, as tasks have lately taken."""
         if fleet.mean is None or not fleet.members:
             return wanted
-        since = now - fleet.last_end if any(member.busy for member in fleet.members.values()) else 0.0
-        return max(1, ceil(wanted * max(fleet.mean, since) / HORIZON))
+        stalled = now - fleet.progress if fleet.running else 0.0
+        return max(1, ceil(wanted * (stalled if stalled > HORIZON else fleet.mean) / HORIZON))
 
     def _counted(self, fleet: Fleet) -> int:
         return sum(member.state in {STARTING, READY} for member in fleet.members.values())

@@ -110,7 +110,8 @@ class Settle:
             if outcome is Outcome.THROTTLED:
                 self._hold(running, end)
             self._conclude(running, outcome, end.body, end.finished + offset, offset)
-        fleet.last_end = now
+        fleet.running -= count
+        fleet.progress = now
         self._scaler.freed(member, count, now)
         self._deadlines.settle_tainted(member)
         self._pump.wake()
@@ -150,6 +151,7 @@ class Settle:
             running.task.interruptions -= plant.stopping
             body = None if outcome is Outcome.INTERRUPTED else _crash_report(exit)
             self._conclude(running, outcome, body, now + offset, offset)
+        member.fleet.running -= len(member.busy)
         member.busy.clear()
         if not member.reads and not exit.killed and exit.detail:
             self._lines.append(Line(0, "", instance.blueprint.function, 0, plant.wall(), "stderr", exit.detail))
