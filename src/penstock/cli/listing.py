@@ -10,7 +10,7 @@ import typer
 from penstock.cli.common import AsJson, connect
 from penstock.cli.exits import Exit, Refused
 from penstock.cli.names import find
-from penstock.cli.output import ago, brief, details, moment, print_json, say, table
+from penstock.cli.output import ago, brief, details, print_json, say, table
 from penstock.cli.plan import flatten
 from penstock.cli.work import took
 from penstock.client import Function, Limit, Pipeline, Task
@@ -87,7 +87,7 @@ def _functions_table(functions: Iterable[Function], title: str) -> None:
             each.name,
             each.settings.get("handler"),
             f"version {each.live}" if each.live else "no code yet",
-            ", ".join(f"{count} {state}" for state, count in each.instances.items() if count) or "none",
+            _instances_of(each),
             ago(each.updated),
         )
         for each in functions
@@ -158,17 +158,22 @@ def show(
         return
     for kind, each in found.items():
         say(f"{kind} {each.name}")
-        details({f"  {path}": brief(value) for path, value in flatten(each.settings)})
-        if isinstance(each, Pipeline):
-            details({f"  {state}": str(each.counts.get(state, 0)) for state in STATES})
-            details({"  waits for": _waits_for(each)})
-        if isinstance(each, Function):
-            live = f"version {each.live} of {each.versions}" if each.live else "no code yet"
-            running = ", ".join(f"{count} {state}" for state, count in each.instances.items() if count)
-            details({"  live": live, "  instances": running or "none"})
-        details(
-            {"  created": each.created and moment(each.created), "  updated": each.updated and moment(each.updated)}
-        )
+        shown = {path: brief(value, 200) for path, value in flatten(each.settings)}
+        details({f"  {name}": value for name, value in (shown | _state_of(each)).items()})
+
+
+def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
+    state: dict[str, Any] = {}
+    if isinstance(shown, Pipeline):
+        state = {each: str(shown.counts.get(each, 0)) for each in STATES} | {"waits for": _waits_for(shown)}
+    elif isinstance(shown, Function):
+        live = f"version {shown.live} of {shown.versions}" if shown.live else "no code yet"
+        state = {"live": live, "instances": _instances_of(shown)}
+    return state | {"created": shown.created, "updated": shown.updated}
+
+
+def _instances_of(function: Function) -> str:
+    return ", ".join(f"{count} {state}" for state, count in function.instances.items() if count) or "none"
 
 
 def versions(
