@@ -43,7 +43,12 @@ class Scheduler:
 
     async def open(self) -> None:
         """Read what is due soon; what was due while nobody was here goes straight to the queues."""
-        await self._plant.store.promote(self._plant.project_id, self._plant.wall())
+        plant = self._plant
+        wall = plant.wall()
+        after: tuple[float, int] | None = None
+        while page := await plant.store.due(plant.project_id, wall, after, PAGE):
+            await plant.store.promote(plant.project_id, [task.id for task in page])
+            after = (page[-1].due or 0.0, page[-1].id)
         await self._load()
 
     def close(self) -> None:

@@ -170,8 +170,8 @@ class Store(Protocol):
 
         Their payloads are left on disk."""
 
-    async def promote(self, project: int, until: float) -> int:
-        """Turn delayed tasks whose moment is at or before `until` into queued ones; return how many."""
+    async def promote(self, project: int, ids: Sequence[int]) -> None:
+        """Turn delayed tasks into queued ones."""
 
     async def payloads(self, project: int, ids: Sequence[int]) -> Mapping[int, bytes]:
         """Return payloads from disk; unknown ids are left out."""
