@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,7 +98,7 @@ class Zygote:
         # Not through a thread: the kernel would take the thread's end for the server's, and kill the zygote.
         with (self._home / "output").open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-s", "-u", str(BOOT), json.dumps(asdict(settings))],
+                [sys.executable, "-s", "-u", str(BOOT), json.dumps(settings._asdict())],
                 env=environment(owner, made_from.env, tmpdir),
                 cwd=bundle,
                 stdin=subprocess.DEVNULL,

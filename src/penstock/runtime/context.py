@@ -1,12 +1,14 @@
 """What a handler is told about its execution, and about where it runs."""
 
 import json
-import logging
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock.runtime.output import Capture, Output
-from penstock.runtime.wire import LOG, Define, Open
+from penstock.runtime.wire import Define, Open
+
+if TYPE_CHECKING:
+    import logging
 
 
 class Place(NamedTuple):
@@ -84,8 +86,9 @@ class Context:
     def log(self) -> "logging.LoggerAdapter[logging.Logger]":
         """Return a logger whose records belong to this task."""
         if self._log is None:
-            extra = {"penstock_output": self._place.output, "penstock_capture": self._capture}
-            self._log = logging.LoggerAdapter(_logger, extra)
+            from penstock.runtime.tasklog import logger_for  # noqa: PLC0415 - logging is not for those who do not use it
+
+            self._log = logger_for(self._place.output, self._capture)
         return self._log
 
     def get_remaining_time_in_millis(self) -> int:
@@ -94,25 +97,3 @@ class Context:
 
     def __repr__(self) -> str:
         return f"Context(task {self.task_id}, attempt {self.attempt}, pipeline {self.pipeline})"
-
-
-class _Handler(logging.Handler):
-    """Write a record as output of the task whose logger was used."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            text = self.format(record) + "\n"
-            record.__dict__["penstock_output"].write(LOG, text, record.__dict__["penstock_capture"])
-        except Exception:
-            self.handleError(record)
-
-
-def _make_logger() -> logging.Logger:
-    logger = logging.Logger("penstock.task", logging.INFO)
-    handler = _Handler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    return logger
-
-
-_logger = _make_logger()

@@ -1,10 +1,12 @@
 """Find the handler in the user's code, and say what in that code a fork would not survive."""
 
 import importlib
-import inspect
 import os
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
+
+_CO_COROUTINE = 0x80
 
 
 class BadHandler(Exception):
@@ -29,6 +31,10 @@ def load(name: str) -> Callable[..., Any]:
 
 def is_async(handler: Callable[..., Any]) -> bool:
     """Say whether calling the handler gives a coroutine."""
+    if isinstance(handler, FunctionType) and not handler.__code__.co_flags & _CO_COROUTINE and not handler.__dict__:
+        return False
+    import inspect  # noqa: PLC0415 - a large module that a plain function does not need
+
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
 
 
@@ -57,6 +63,6 @@ def _offer(module: Any) -> str:
     names = sorted(
         name
         for name, value in vars(module).items()
-        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__ and not name.startswith("_")
     )
     return f"It defines: {', '.join(names[:10])}." if names else "It defines no function."

@@ -2,7 +2,6 @@
 
 import gc
 import os
-import random
 import socket
 import sys
 import time
@@ -77,10 +76,10 @@ def _move_in(home: str, number: int) -> "tuple[int, str]":
 
 def _reseed() -> None:
     """Give this instance its own random numbers; all instances of a zygote would draw the same ones."""
-    random.seed()
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    for name in ("random", "numpy.random"):
+        module = sys.modules.get(name)
+        if module is not None:
+            module.seed()
 
 
 def _forget(output: Output, channel: Channel) -> None:

@@ -1,10 +1,9 @@
 """What compute tells a zygote when it starts it."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass
-class Settings:
+class Settings(NamedTuple):
     """Say what to import, and where things are.
 
     `control` is the descriptor of the socket to compute, `parent` compute's process id, `instances` the folder for the

@@ -7,7 +7,6 @@ a dictionary there, aiohttp and urllib are responses themselves.
 import math
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from penstock.runtime.errors import Throttled
@@ -77,7 +76,14 @@ def _retry_after(headers: Any) -> "float | None":
         wait = float(text)
     except ValueError:
         try:
-            wait = parsedate_to_datetime(str(text)).timestamp() - time.time()
+            wait = _moment(str(text)) - time.time()
         except (TypeError, ValueError):
             return None
     return max(0.0, wait) if math.isfinite(wait) else None
+
+
+def _moment(date: str) -> float:
+    """Return the moment of an HTTP date in wall-clock seconds."""
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - dozens of modules that few instances ever need
+
+    return parsedate_to_datetime(date).timestamp()

@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, NoReturn
 
 from penstock.runtime import control, instance, kernel
@@ -64,12 +63,12 @@ def _find_now(line: socket.socket, settings: Settings) -> Find:
 
 def _start_anew(settings: Settings, hazards: str) -> NoReturn:
     """Run this program again without importing the user's module: each instance will, after its fork."""
-    settings.note = (
+    note = (
         f"Importing the code of '{settings.function}' leaves {hazards} behind, which a fork does not survive. Each "
         "instance imports it anew, so instances start slower. Create such things when they are first used instead."
     )
     os.set_inheritable(settings.control, True)
-    os.execv(sys.executable, [*sys.orig_argv[:-1], json.dumps(asdict(settings))])
+    os.execv(sys.executable, [*sys.orig_argv[:-1], json.dumps(settings._replace(note=note)._asdict())])
 
 
 def _report_failure(line: socket.socket, error: BaseException) -> None:
