@@ -83,7 +83,7 @@ class Bench:
 
     def _allow(self, name: str, rates: tuple[RateSpec, ...], concurrency: int | None) -> None:
         windows = tuple(Window(rate.n, rate.period + rate.margin, rate.meter == "cost") for rate in rates)
-        self.allowances[name].append(amend(self.allowances[name], self.now, windows, concurrency))
+        self.allowances[name] = amend(self.allowances[name], self.now, self.now, windows, concurrency)
 
     # tasks --------------------------------------------------------------------------------------------------------
     def send(self, name: str, tasks: int = 1, *, cost: float = 1.0, priority: int = 0, age: float = 1e6) -> None:

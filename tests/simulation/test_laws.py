@@ -57,7 +57,10 @@ def test_rate_breaches_agree_with_exceeded(starts: list[float], n: int, period: 
 
 
 def test_a_start_may_follow_the_rate_it_was_admitted_under() -> None:
-    before, after = laws.Allowance(-inf, (laws.Window(5, 1.0),)), laws.Allowance(10.0, (laws.Window(1, 1.0),))
+    before, after = laws.amend(
+        laws.amend([], -inf, -inf, (laws.Window(5, 1.0),), None), 10.0, 10.0, (laws.Window(1, 1.0),), None
+    )
+    assert (before.until, after.remembers) == (10.0, 9.0)
     burst = [execution(index, 9.99, 10.01) for index in range(5)]
     assert laws.rate_breaches("l", burst, [before, after], lambda task: 1.0) == []
     late = execution(9, 10.5, 10.51)
@@ -85,7 +88,7 @@ def test_concurrency_breaches_agree_with_counting(spans: list[tuple[float, float
 
 def test_concurrency_follows_live_changes() -> None:
     running = [execution(index, 0.0, 0.0, 5.0) for index in range(3)]
-    lowered = [laws.Allowance(-inf, concurrency=3), laws.Allowance(1.0, concurrency=1)]
+    lowered = laws.amend(laws.amend([], -inf, -inf, (), 3), 1.0, 1.0, (), 1)
     assert laws.concurrency_breaches("l", running, lowered) == []
     assert len(laws.concurrency_breaches("l", [*running, execution(9, 2.0, 2.0, 3.0)], lowered)) == 1
     assert laws.concurrency_breaches("l", [*running, execution(9, 5.0, 5.0, 6.0)], lowered) == []
@@ -110,7 +113,11 @@ def test_slots_and_overlap() -> None:
 
 @pytest.mark.parametrize(("begin", "end", "seen"), [(0.0, 0.5, [1]), (1.0, 2.5, [1, 2, 3]), (2.0, 2.0, [2, 3])])
 def test_in_force(begin: float, end: float, seen: list[int]) -> None:
-    changes = [laws.Allowance(float(since), concurrency=since + 1) for since in (0, 1, 2)]
+    changes: list[laws.Allowance] = []
+    for since in (0, 1, 2):
+        changes = laws.amend(changes, float(since), float(since), (), since + 1)
+    assert all(change.limits for change in changes)
+    assert not laws.Allowance(0.0).limits
     assert [a.concurrency for a in laws.in_force(changes, begin, end)] == seen
 
 

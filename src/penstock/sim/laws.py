@@ -4,10 +4,9 @@ Rates are checked exactly: moments are floats, and a difference of two floats is
 is made in rational numbers.
 """
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -27,27 +26,42 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Say what one limit allowed from a moment on. `concurrency` None means without bound.
+    """Say what one limit allowed from a moment until another. `concurrency` None means without bound.
 
-    Starts before `remembers` do not count: the limit kept no dates that far back when it was changed.
+    While a change is under way, the old and the new allowance are both in force: which one a start was admitted under
+    cannot be told. Starts before `remembers` do not count: the limit kept no dates that far back when it was changed.
     """
 
     since: float
     windows: tuple[Window, ...] = ()
     concurrency: int | None = None
     remembers: float = -inf
+    until: float = inf
+
+    @property
+    def limits(self) -> bool:
+        """Say whether anything is limited at all."""
+        return bool(self.windows) or self.concurrency is not None
 
 
 def amend(
-    allowances: Sequence[Allowance], since: float, windows: tuple[Window, ...], concurrency: int | None
-) -> Allowance:
-    """Return what a limit allows after a change. It remembers dates as far back as its longest period went before."""
+    allowances: Sequence[Allowance],
+    began: float,
+    done: float,
+    windows: tuple[Window, ...],
+    concurrency: int | None,
+) -> list[Allowance]:
+    """Add what a limit allows after a change that took from `began` to `done`.
+
+    It remembers dates as far back as its longest period went before the change.
+    """
     if not allowances:
-        return Allowance(since, windows, concurrency)
+        return [Allowance(began, windows, concurrency)]
     last = allowances[-1]
     same_meter = {window.by_cost for window in last.windows} == {window.by_cost for window in windows}
     known = max((window.period for window in last.windows), default=0.0) if same_meter else 0.0
-    return Allowance(since, windows, concurrency, max(last.remembers, since - known))
+    changed = Allowance(began, windows, concurrency, max(last.remembers, done - known))
+    return [*allowances[:-1], replace(last, until=done), changed]
 
 
 def exceeded(
@@ -122,22 +136,26 @@ def slot_breaches(executions: Iterable[Execution], slots: Mapping[int, int]) -> 
 
 
 def overlap_breaches(ledger: Ledger) -> list[str]:
-    """Check that a task never runs twice at once within one life of the server, and never again after a reported ok."""
+    """Check that a task never runs twice at once, and never again in the same life of the server after a reported ok.
+
+    An execution past its timeout does not count: its outcome was given at the limit, and it is being ended.
+    """
     found = []
     for task, executions in sorted(ledger.of_tasks().items()):
         begun = sorted((e for e in executions if e.started is not None), key=_start)
         for earlier, later in pairwise(begun):
-            if earlier.ended is None or _start(later) < earlier.ended:
+            overdue = later.sent >= earlier.sent + earlier.timeout
+            if (earlier.ended is None or _start(later) < earlier.ended) and not overdue:
                 found.append(f"task {task:016x} ran twice at once, from {_start(later)!r} on")
-            if earlier.fate is Fate.OK and earlier.told is not None and earlier.epoch == later.epoch:
+            ended_well = earlier.fate is Fate.OK and earlier.told is not None and earlier.told < later.sent
+            if ended_well and earlier.epoch == later.epoch and not overdue:
                 found.append(f"task {task:016x} ran again at {_start(later)!r} though it had ended well")
     return found
 
 
 def in_force(allowances: Sequence[Allowance], begin: float, end: float) -> list[Allowance]:
-    """Return the allowances that were in force at some moment from `begin` to `end`; `allowances` are in order of `since`."""
-    first = max(0, bisect_left([a.since for a in allowances], begin) - 1)
-    return [allowance for allowance in allowances[first:] if allowance.since <= end]
+    """Return the allowances that were in force at some moment from `begin` to `end`."""
+    return [allowance for allowance in allowances if allowance.since <= end and allowance.until >= begin]
 
 
 def _start(execution: Execution) -> float:
