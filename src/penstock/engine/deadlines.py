@@ -41,19 +41,18 @@ class Deadlines:
 
     def add(self, attempt: int, running: Running) -> None:
         """Begin to watch an attempt."""
-        lane = self._lanes.get(running.pipe.timeout)
+        lane = self._lanes.get(running.timeout)
         if lane is None:
-            lane = self._lanes[running.pipe.timeout] = {}
+            lane = self._lanes[running.timeout] = {}
         lane[attempt] = running
         if running.deadline < self._at:
             self._arm(running.deadline)
 
     def remove(self, attempt: int, running: Running) -> None:
         """Watch an attempt no more: its work has ended."""
-        lane = self._lanes.get(running.deadline - running.sent)
-        if lane is None or lane.pop(attempt, None) is None:
-            for other in self._lanes.values():
-                other.pop(attempt, None)
+        lane = self._lanes.get(running.timeout)
+        if lane is not None:
+            lane.pop(attempt, None)
 
     def run_once(self) -> None:
         """Give `timeout` to everything whose time is over."""

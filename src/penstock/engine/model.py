@@ -76,14 +76,15 @@ class Pipe:
 class Running:
     """Hold one attempt from its admission until its work has really ended."""
 
-    __slots__ = ("deadline", "member", "outcome_given", "pipe", "sent", "start", "started", "version")
+    __slots__ = ("deadline", "member", "outcome_given", "pipe", "sent", "start", "started", "timeout", "version")
 
     def __init__(self, start: Start, pipe: Pipe, member: Member, sent: float) -> None:
         self.start = start
         self.pipe = pipe
         self.member = member
         self.sent = sent
-        self.deadline = sent + pipe.timeout
+        self.timeout = pipe.timeout  # the pipeline's may change while it runs
+        self.deadline = sent + self.timeout
         self.version = member.blueprint.version
         self.started: float | None = None
         self.outcome_given = False  # its outcome was given at its limit, or it was cancelled; the work still goes on

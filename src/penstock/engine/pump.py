@@ -102,7 +102,7 @@ class Pump:
                 self._job(self._send_prepared(attempt, running))
                 continue
             self._deadlines.add(attempt, running)
-            run = Run(attempt, task.id, task.attempts + 1, pipe.context, task.payload, pipe.timeout, start.dated)
+            run = Run(attempt, task.id, task.attempts + 1, pipe.context, task.payload, running.timeout, start.dated)
             batch = batches.get(chosen)
             if batch is None:
                 batches[chosen] = [run]
@@ -142,7 +142,7 @@ class Pump:
         if attempt not in running.member.busy or running.outcome_given:
             return
         running.sent = plant.clock()
-        running.deadline = running.sent + running.pipe.timeout
+        running.deadline = running.sent + running.timeout
         self._deadlines.add(attempt, running)
         run = Run(
             attempt,
@@ -150,7 +150,7 @@ class Pump:
             task.attempts + 1,
             running.pipe.context,
             payload,
-            running.pipe.timeout,
+            running.timeout,
             running.start.dated,
         )
         running.member.instance.run([run])

@@ -176,7 +176,7 @@ class Settle:
         offset = self._plant.wall() - self._plant.clock()
         if outcome is Outcome.TIMEOUT:
             body = _error(
-                "Timeout", f"The task took longer than its timeout of {running.pipe.timeout:g} s and was ended."
+                "Timeout", f"The task took longer than its timeout of {running.timeout:g} s and was ended."
             )
         else:
             body = _error("Cancelled", "The task was cancelled while it ran.")
