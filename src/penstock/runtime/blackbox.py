@@ -5,6 +5,7 @@ The box is a mapped file: four bytes that say how much is in it, then `Log` fram
 
 import mmap
 import os
+import struct
 from struct import Struct
 from typing import Final
 
@@ -68,6 +69,6 @@ def recover(path: str) -> "list[Log]":
             data = file.read(SIZE)
         (length,) = _LENGTH.unpack_from(data)
         frames = Decoder().feed(data[_LENGTH.size : _LENGTH.size + length])
-    except (OSError, WireError, ValueError):
+    except (OSError, WireError, struct.error):
         return []
     return [frame for frame in frames if isinstance(frame, Log)]

@@ -1,0 +1,92 @@
+import time
+import urllib.error
+from email.message import Message
+from email.utils import formatdate
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from penstock.runtime.errors import Throttled
+from penstock.runtime.throttling import throttling
+
+
+class Carries(Exception):
+    """Carry attributes as an HTTP library's exception does."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__("no")
+        self.__dict__.update(attributes)
+
+
+def wait_of(error: BaseException) -> float | None:
+    found = throttling(error)
+    assert found is not None
+    return found.retry_after
+
+
+def response(status: int, wait: str | None = None) -> Carries:
+    headers = {} if wait is None else {"retry-after": wait}
+    return Carries(response=SimpleNamespace(status_code=status, headers=headers))
+
+
+def test_what_the_user_raises_keeps_its_wait_and_its_limit() -> None:
+    found = throttling(Throttled(retry_after=3, limit="provider"))
+    assert found is not None
+    assert (found.retry_after, found.limit) == (3.0, "provider")
+
+
+@pytest.mark.parametrize("wait", [-1, float("nan"), float("inf"), "soon"])
+def test_a_wait_that_makes_no_sense_is_none(wait: Any) -> None:
+    assert wait_of(Throttled(retry_after=wait)) is None
+
+
+def test_httpx_and_requests() -> None:
+    assert wait_of(response(429, "7")) == 7.0
+    assert wait_of(response(429)) is None
+    assert wait_of(response(503, "2.5")) == 2.5
+
+
+@pytest.mark.parametrize(
+    "error", [response(503), response(500, "7"), response(200), response(503, "later"), ValueError("429")]
+)
+def test_other_answers_are_ordinary_errors(error: BaseException) -> None:
+    assert throttling(error) is None
+
+
+def test_aiohttp() -> None:
+    assert wait_of(Carries(status=429, headers={"Retry-After": "4"})) == 4.0
+
+
+def test_urllib() -> None:
+    headers = Message()
+    headers["Retry-After"] = "5"
+    with urllib.error.HTTPError("http://localhost/", 429, "Too Many Requests", headers, None) as error:
+        assert wait_of(error) == 5.0
+
+
+def test_botocore() -> None:
+    details = {"HTTPStatusCode": 429, "HTTPHeaders": {"retry-after": "6"}}
+    assert wait_of(Carries(response={"Error": {}, "ResponseMetadata": details})) == 6.0
+
+
+def test_a_date_is_a_wait_until_then_and_one_in_the_past_none_at_all() -> None:
+    wait = wait_of(response(429, formatdate(time.time() + 3600, usegmt=True)))
+    assert wait is not None
+    assert 3000 < wait <= 3600
+    assert wait_of(response(429, "Wed, 21 Oct 2015 07:28:00 GMT")) == 0.0
+
+
+def test_a_group_is_throttled_if_all_in_it_are() -> None:
+    both = ExceptionGroup("two", [Throttled(retry_after=1), response(429, "9")])
+    assert wait_of(both) == 9.0
+    assert throttling(ExceptionGroup("mixed", [Throttled(retry_after=1), ValueError()])) is None
+
+
+def test_an_exception_whose_attributes_fail_is_an_ordinary_one() -> None:
+    class Hostile(Exception):
+        @property
+        def response(self) -> Any:
+            raise RuntimeError("no")
+
+    assert throttling(Hostile()) is None

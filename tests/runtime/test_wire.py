@@ -1,0 +1,114 @@
+import contextlib
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.runtime import wire
+from penstock.runtime.wire import Decoder, Frame, WireError
+
+U32 = st.integers(0, 2**32 - 1)
+U64 = st.integers(0, 2**64 - 1)
+MOMENTS = st.floats(allow_nan=False)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
+BODIES = st.binary(max_size=300)
+INLINE = BODIES.map(lambda body: (len(body), body))
+LONG = st.integers(wire.INLINE + 1, wire.MAX_BODY).map(lambda size: (size, b""))
+
+
+def _open(head: tuple[int, int, int, bool, float, int], body: tuple[int, bytes]) -> wire.Open:
+    return wire.Open(*head, *body)
+
+
+def _end(head: tuple[int, int, float, float, float | None, str], body: tuple[int, bytes]) -> wire.End:
+    return wire.End(*head, *body)
+
+
+FRAMES: st.SearchStrategy[Frame] = st.one_of(
+    st.builds(wire.Hello, U32, MOMENTS),
+    st.builds(wire.Define, U64, TEXT, BODIES),
+    st.builds(_open, st.tuples(U64, U64, U32, st.booleans(), MOMENTS, U64), INLINE | LONG),
+    st.builds(wire.Data, U64, BODIES),
+    st.builds(wire.Credit, U64, U32),
+    st.builds(wire.Cancel, U64),
+    st.builds(wire.Started, U64, MOMENTS),
+    st.builds(_end, st.tuples(U64, st.integers(0, 3), MOMENTS, MOMENTS, st.none() | MOMENTS, TEXT), INLINE | LONG),
+    st.builds(wire.Log, U64, st.integers(0, 2), TEXT),
+    st.builds(wire.Stop),
+    st.builds(wire.Ping),
+    st.builds(wire.Pong, MOMENTS),
+)
+
+
+@given(st.lists(FRAMES, max_size=12), st.lists(st.integers(1, 400), min_size=1, max_size=30))
+def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(frames: list[Frame], cuts: list[int]) -> None:
+    stream = b"".join(map(wire.encode, frames))
+    decoder, out, at, turn = Decoder(), [], 0, 0
+    while at < len(stream):
+        step = cuts[turn % len(cuts)]
+        out += decoder.feed(stream[at : at + step])
+        at, turn = at + step, turn + 1
+    assert out == frames
+
+
+@given(st.lists(FRAMES, min_size=1, max_size=5))
+def test_one_byte_at_a_time(frames: list[Frame]) -> None:
+    decoder, out = Decoder(), []
+    for byte in b"".join(map(wire.encode, frames)):
+        out += decoder.feed(bytes([byte]))
+    assert out == frames
+
+
+@given(st.binary(max_size=200), st.lists(FRAMES, max_size=3))
+def test_what_is_no_frame_is_refused_and_never_raises_anything_else(noise: bytes, frames: list[Frame]) -> None:
+    decoder = Decoder()
+    try:
+        out = decoder.feed(b"".join(map(wire.encode, frames)) + noise)
+    except WireError:
+        return
+    assert out[: len(frames)] == frames
+
+
+@given(st.data(), FRAMES)
+def test_a_damaged_frame_is_read_as_some_frame_or_refused(data: st.DataObject, frame: Frame) -> None:
+    damaged = bytearray(wire.encode(frame))
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
+    with contextlib.suppress(WireError):
+        Decoder().feed(bytes(damaged))
+
+
+@pytest.mark.parametrize(
+    ("stream", "says"),
+    [
+        (b"\x00\x00\x00\x00\x63", "kind 99"),
+        (b"\xff\xff\xff\xff\x04", "4294967295 bytes"),
+        (b"\x01\x00\x00\x00\x0a\x00", "0 bytes came with 1"),
+        (wire.encode_open(1, 1, 1, False, 1.0, 1, 5, b"four"), "5 bytes came with 4"),
+        (wire.encode_open(1, 1, 1, False, 1.0, 1, wire.MAX_BODY + 1, b""), "at most"),
+        (wire.encode_end(1, 9, 1.0, 1.0, None, "", 0, b""), "unknown ending 9"),
+        (wire.encode_log(1, 7, b"x"), "unknown stream 7"),
+        (wire.encode_log(1, 0, b"\xff"), "not UTF-8"),
+        (b"\x0a\x00\x00\x00\x02" + b"\0" * 8 + b"\xff\xff", "longer than the frame"),
+    ],
+)
+def test_the_error_says_what_is_wrong(stream: bytes, says: str) -> None:
+    with pytest.raises(WireError, match=says):
+        Decoder().feed(stream)
+
+
+def test_a_wait_that_is_not_named_is_none_and_zero_is_zero() -> None:
+    (none, zero) = Decoder().feed(
+        wire.encode_end(1, 2, 1.0, 2.0, None, "", 0, b"") + wire.encode_end(1, 2, 1.0, 2.0, 0.0, "l", 0, b"")
+    )
+    assert isinstance(none, wire.End)
+    assert isinstance(zero, wire.End)
+    assert none.retry_after is None
+    assert zero.retry_after == 0.0
+    assert zero.limit == "l"
+    assert not math.isnan(none.started)
+
+
+def test_params_that_do_not_fit_are_refused_by_name() -> None:
+    with pytest.raises(WireError, match="pipeline 'big'"):
+        wire.encode_define(1, "big", b"x" * wire.MAX_FRAME)
