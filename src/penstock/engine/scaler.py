@@ -1,13 +1,13 @@
 """How many instances: as many as are wanted now, down to none.
 
-What is wanted follows from `admission.demand`; nothing is ramped. Only where a function's tasks are so short that those
-that wait will be through before a new instance could help, fewer are started.
+What is wanted follows from `admission.demand`; nothing is ramped. Only where a function's tasks are so short that starting
+an instance for each takes longer than they do, fewer are started.
 """
 
 from __future__ import annotations
 
 import asyncio
-from math import ceil
+from math import ceil, inf, sqrt
 from typing import TYPE_CHECKING, Final
 
 from penstock.engine.model import DRAINING, READY, STARTING, TAINTED, Member
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from penstock.compute.protocol import Instance
     from penstock.engine.model import Fleet, Plant, Running
 
-HORIZON: Final = 0.05
-"""Seconds in which the present slots should be able to work off what waits; for less no instance is started."""
+LAUNCH: Final = 0.002
+"""About what the start of an instance costs, in seconds of this machine."""
+
+PATIENCE: Final = 0.05
+"""Seconds without an end of a task after which a fleet is taken to stand still, and a task to take long."""
 
 MOST_PAUSE: Final = 30.0
 """The longest wait, in seconds, before an instance is tried again whose predecessors ended before they were ready."""
@@ -50,24 +53,37 @@ class Scaler:
             self._look_again(fleet, fleet.blocked_until - now)
             return
         slots = fleet.blueprint.slots
-        room = self._plant.functions[fleet.function].spec.max_instances - self._counted(fleet)
+        counted = self._counted(fleet)
+        room = self._plant.functions[fleet.function].spec.max_instances - counted
         if room <= 0:
             return
         coming = fleet.starting * slots
         wanted = self._plant.admission.demand(fleet.name, now, room * slots + coming)
+        launches = min(room, ceil((wanted - coming) / slots))
         useful = self._useful(fleet, wanted, now)
-        launches = min(room, ceil((min(wanted, useful) - coming) / slots))
-        for _ in range(launches):
+        for _ in range(int(min(launches, useful))):
             self.launch(fleet, now)
-        if useful < wanted:
-            self._look_again(fleet, HORIZON)
+        if useful < launches:
+            self._look_again(fleet, PATIENCE)
 
-    def _useful(self, fleet: Fleet, wanted: int, now: float) -> int:
-        """Return how many slots are needed to work off what waits within the horizon, as tasks have lately taken."""
-        if fleet.mean is None or not fleet.members:
-            return wanted
-        stalled = now - fleet.progress if fleet.running else 0.0
-        return max(1, ceil(wanted * (stalled if stalled > HORIZON else fleet.mean) / HORIZON))
+    def _useful(self, fleet: Fleet, wanted: int, now: float) -> float:
+        """Return how many more instances would save those that wait more time than their own start takes.
+
+        With k instances the work that waits takes work / k, and their start k * LAUNCH: the sum is least at the square
+        root of work / LAUNCH. Instances whose tasks have taken long already do not count among the k.
+        """
+        if fleet.mean is None or (fleet.running and now - fleet.progress > PATIENCE):
+            return inf
+        slots = 1 if fleet.blueprint is None else fleet.blueprint.slots
+        best = ceil(sqrt(wanted * fleet.mean / (slots * LAUNCH)))
+        return max(0, best - sum(self._moves(member, now) for member in fleet.members.values()))
+
+    @staticmethod
+    def _moves(member: Member, now: float) -> bool:
+        if member.state == STARTING:
+            return True
+        oldest = next(iter(member.busy.values()), None)
+        return member.state == READY and (oldest is None or now - oldest.sent < PATIENCE)
 
     def _counted(self, fleet: Fleet) -> int:
         return sum(member.state in {STARTING, READY} for member in fleet.members.values())
