@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from penstock.compute.protocol import ImportFailed
-from penstock.domain.errors import BadRequest, Conflict, DeployFailed, NotFound
+from penstock.domain.errors import BadRequest, Conflict, DeployFailed, InvalidSettings, Mistake, NotFound
 from penstock.domain.mistakes import nearest
 from penstock.domain.plan import Plan, Step, plan_in_steps, plan_removal
 from penstock.domain.settings import SECTIONS, Configuration, Kind, merge, redact, validate_in_steps, validate_one
@@ -161,6 +161,7 @@ class Configurer:
     # carrying out ---------------------------------------------------------------------------------------------------
     async def _carry_out(self, plan: Plan, tasks: Removal) -> list[Change]:
         """Carry a plan out. New settings of a function that has code are a new version, which has to import too."""
+        self._check_pins(plan)
         versions = []
         for step in plan.steps:
             function = self._plant.functions.get(step.name) if step.kind == "function" else None
@@ -170,6 +171,24 @@ class Configurer:
         for version in versions:
             await self._flip(version)
         return changes
+
+    def _check_pins(self, plan: Plan) -> None:
+        """Refuse pins to versions that there are not. Raises `InvalidSettings`."""
+        mistakes = []
+        for step in plan.steps:
+            pin = step.settings.get("version") if step.kind == "pipeline" and step.settings is not None else None
+            if step.settings is None or pin is None:
+                continue
+            function = self._plant.functions.get(step.settings["function"])
+            versions = () if function is None else function.versions
+            if pin not in versions:
+                known = ", ".join(map(str, versions)) or "none yet"
+                name = step.settings["function"]
+                mistakes.append(
+                    Mistake(f"pipelines.{step.name}.version", f"'{name}' has no version {pin}", f"known are {known}")
+                )
+        if mistakes:
+            raise InvalidSettings(mistakes)
 
     async def _write(self, plan: Plan, tasks: Removal) -> list[Change]:
         plant = self._plant

@@ -175,9 +175,7 @@ class Settle:
         running.outcome_given = True
         offset = self._plant.wall() - self._plant.clock()
         if outcome is Outcome.TIMEOUT:
-            body = _error(
-                "Timeout", f"The task took longer than its timeout of {running.timeout:g} s and was ended."
-            )
+            body = _error("Timeout", f"The task took longer than its timeout of {running.timeout:g} s and was ended.")
         else:
             body = _error("Cancelled", "The task was cancelled while it ran.")
         self._conclude(running, outcome, body, self._plant.wall(), offset)
