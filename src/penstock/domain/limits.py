@@ -175,18 +175,21 @@ class Gate:
         self.wakes_at = inf
 
     def configure(self, rates: tuple[RateSpec, ...], concurrency: int | None) -> None:
-        """Change the limits in place. A rate keeps the dates of the one with its period, else of the longest one."""
-        old = {rate.period: rate for rate in self.rates}
-        longest = max(self.rates, key=lambda rate: rate.period, default=None)
+        """Change the limits in place. A rate keeps the dates of the one with its period, else of the longest one.
+
+        Dates are in units of tasks or of cost, so only a rate of the same meter has them to give."""
+        old = {(rate.period, rate.metered): rate for rate in self.rates}
+        longest = {rate.metered: rate for rate in sorted(self.rates, key=lambda rate: rate.period)}
         fresh = []
         for spec in rates:
-            rate = old.pop(_period(spec), None)
+            metered = spec.meter == "cost"
+            rate = old.pop((_period(spec), metered), None)
             if rate is not None:
                 rate.configure(spec)
             else:
                 rate = Rate(spec)
-                if longest is not None:
-                    rate.inherit(longest)
+                if metered in longest:
+                    rate.inherit(longest[metered])
             fresh.append(rate)
         self.rates = tuple(fresh)
         self.concurrency = concurrency

@@ -30,12 +30,14 @@ class Allowance:
 
     While a change is under way, the old and the new allowance are both in force: which one a start was admitted under
     cannot be told. Starts before `remembers` do not count: the limit kept no dates that far back when it was changed.
+    Nor do those sent before `gated`, when nothing was limited: nothing counted them.
     """
 
     since: float
     windows: tuple[Window, ...] = ()
     concurrency: int | None = None
     remembers: float = -inf
+    gated: float = -inf
     until: float = inf
 
     @property
@@ -58,9 +60,10 @@ def amend(
     if not allowances:
         return [Allowance(began, windows, concurrency)]
     last = allowances[-1]
-    same_meter = {window.by_cost for window in last.windows} == {window.by_cost for window in windows}
-    known = max((window.period for window in last.windows), default=0.0) if same_meter else 0.0
-    changed = Allowance(began, windows, concurrency, max(last.remembers, done - known))
+    before = {window.by_cost: window.period for window in sorted(last.windows, key=lambda window: window.period)}
+    known = min((before.get(window.by_cost, 0.0) for window in windows), default=max(before.values(), default=0.0))
+    gated = last.gated if any(allowance.limits for allowance in allowances) else done
+    changed = Allowance(began, windows, concurrency, max(last.remembers, done - known), gated)
     return [*allowances[:-1], replace(last, until=done), changed]
 
 
@@ -182,7 +185,8 @@ def _crowded(
         used, at = 0.0, index
         first = allowance.remembers
         while at >= 0 and moments[at] >= first and _within(moments[at], moments[index], window.period):
-            used += cost(begun[at].task) if window.by_cost else 1
+            if begun[at].sent >= allowance.gated:
+                used += cost(begun[at].task) if window.by_cost else 1
             at -= 1
         if used > window.n * (1 + 1e-12):
             return f"{used:g} units within {window.period:g} s at {moments[index]!r}, {window.n:g} may"
