@@ -220,4 +220,7 @@ class Plant:
 
     def running_attempt(self, task_id: int) -> int | None:
         """Return the attempt in which a task runs now, or None. It looks through all that runs: not for the hot path."""
-        return next((attempt for attempt, running in self.running.items() if running.task.id == task_id), None)
+        for attempt, running in self.running.items():
+            if running.start.task.id == task_id and not running.outcome_given:
+                return attempt
+        return None

@@ -30,6 +30,12 @@ PAGE: Final = 1000
 INLINE: Final = 16 * 1024
 """Payloads up to this many bytes are kept in memory while they wait; larger ones are read when they start."""
 
+FULL_PAUSE: Final = 0.25
+"""Seconds until a full disk is looked at again; nothing starts before it has room."""
+
+READ_PAUSE: Final = 1.0
+"""Seconds until a page that could not be read is asked for again."""
+
 log = logging.getLogger(__name__)
 
 
@@ -61,6 +67,9 @@ class Pump:
         if self.halted:
             return
         now = plant.clock()
+        if plant.store.full:
+            self._set_timer(now + FULL_PAUSE)
+            return
         admitted = plant.admission.admit(now, plant.wall(), BATCH)
         if admitted.starts:
             self._send(admitted.starts, now)
@@ -188,6 +197,10 @@ class Pump:
         known = self._known(name)
         try:
             page = await plant.store.waiting(plant.project_id, name, queue.ask_page(), PAGE, INLINE)
+        except PenstockError as error:
+            log.warning("The next tasks of '%s' could not be read, and will be later: %s", name, error)
+            asyncio.get_running_loop().call_later(READ_PAUSE, self._still_hungry, name)
+            return
         finally:
             if name in plant.pipes:
                 plant.pipes[name].paging = False
@@ -197,6 +210,11 @@ class Pump:
         upto = key_of(page[-1]) if len(page) == PAGE else None
         plant.admission.page_in(name, [task for task in page if task.id not in known], upto)
         self.wake()
+
+    def _still_hungry(self, name: str) -> None:
+        if name in self._plant.admission.pipelines:
+            self._plant.admission.hungry[name] = None
+            self.wake()
 
     def _known(self, name: str) -> set[int]:
         plant = self._plant
