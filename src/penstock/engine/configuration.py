@@ -18,6 +18,7 @@ from penstock.domain.mistakes import nearest
 from penstock.domain.plan import Plan, Step, plan_in_steps, plan_removal
 from penstock.domain.settings import SECTIONS, Configuration, Kind, merge, redact, validate_in_steps, validate_one
 from penstock.domain.task import State
+from penstock.engine.bell import Bell
 from penstock.store.protocol import Change, StoredObject, Write
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Configurer:
         self._reconciler = reconciler
         self._bundles = bundles
         self._lock = asyncio.Lock()
-        self._changed = asyncio.Condition()
+        self._changed = Bell()
         self._jobs: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -154,9 +155,9 @@ class Configurer:
 
     async def _flip(self, version: Version) -> None:
         plant = self._plant
-        change = await plant.store.set_live(plant.project_id, version.function, version.number, plant.wall())
+        await plant.store.set_live(plant.project_id, version.function, version.number, plant.wall())
         await self._reconciler.flip(version)
-        await self._tell([change])
+        self._changed.ring()
 
     # carrying out ---------------------------------------------------------------------------------------------------
     async def _carry_out(self, plan: Plan, tasks: Removal) -> list[Change]:
@@ -205,7 +206,8 @@ class Configurer:
                 began = plant.clock()
         if draining:
             await self._drain(draining)
-        await self._tell(changes)
+        if changes:
+            self._changed.ring()
         return changes
 
     async def _reconcile(self, step: Step, wall: float) -> None:
@@ -273,20 +275,12 @@ class Configurer:
     async def changes(self, after: int, limit: int, wait: float = 0.0) -> list[Change]:
         """Return rows of the change log behind a sequence; wait up to `wait` seconds for one if there is none yet."""
         store, project = self._plant.store, self._plant.project_id
+        rung = self._changed.rung
         rows = await store.changes(project, after, limit)
         if rows or not wait:
             return rows
-        async with self._changed:
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
-            except TimeoutError:
-                return []
+        await self._changed.wait(rung, wait)
         return await store.changes(project, after, limit)
-
-    async def _tell(self, changes: list[Change]) -> None:
-        if changes:
-            async with self._changed:
-                self._changed.notify_all()
 
     def _known(self) -> dict[Kind, dict[str, Mapping[str, Any]]]:
         return {

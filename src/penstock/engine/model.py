@@ -224,3 +224,7 @@ class Plant:
             if running.start.task.id == task_id and not running.outcome_given:
                 return attempt
         return None
+
+    def running_tasks(self) -> set[int]:
+        """Return the ids of all tasks that run now."""
+        return {running.task.id for running in self.running.values()}

@@ -15,6 +15,7 @@ from penstock.compute.protocol import End, Ending, Exit, Instance
 from penstock.domain.errors import DiskFull, PenstockError
 from penstock.domain.retry import follow, hold_for
 from penstock.domain.task import WAITING, Attempt, Outcome, State
+from penstock.engine.bell import Bell
 from penstock.store.protocol import Line
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Settle:
         self._pending: list[Attempt] = []
         self._writing: list[Attempt] = []
         self._lines: list[Line] = []
+        self.told = Bell()  # rung when output of tasks can be read from the store
         self._flusher: asyncio.Task[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._notes: list[tuple[int, asyncio.Future[None] | None]] = []
@@ -323,6 +325,7 @@ class Settle:
         if lines:
             try:
                 await store.write_output(project, lines)
+                self.told.ring()
             except PenstockError as error:
                 log.warning("Output of tasks was not kept: %s", error)
 
