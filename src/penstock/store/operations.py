@@ -210,10 +210,10 @@ def _forget(session: Session, project: int, chosen: str) -> int:
     return session.run("forget_tasks", project, chosen).rowcount
 
 
-def _prune(session: Session, project: int, arguments: list[tuple[float, float, int]]) -> list[int]:
-    ((ended_before, now, limit),) = arguments
-    chosen = session.value("choose_ended", project, ended_before, limit)
-    went = 0 if chosen == "[]" else _forget(session, project, chosen)
+def _prune(session: Session, project: int, arguments: list[tuple[Sequence[int], float, float, int]]) -> list[int]:
+    """Delete tasks by their ids, and what else is old; return how many rows went."""
+    ((ids, ended_before, now, limit),) = arguments
+    went = _forget(session, project, _encode(ids).decode()) if ids else 0
     went += session.run("prune_output", project, ended_before, limit).rowcount
     went += session.run("prune_keys", project, now, limit).rowcount
     return [went]

@@ -86,6 +86,10 @@ class Session:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
+    def checkpoint(self) -> None:
+        """Move what is in the log into the database as far as readers let it."""
+        self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def run(self, name: str, *values: Any) -> sqlite3.Cursor:
         """Run a plain statement."""
         return self.connection.execute(self._statements[name].text, values)

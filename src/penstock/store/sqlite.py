@@ -28,6 +28,8 @@ FEW: Final = 1024
 """Fresh tasks that a read may look through; if there are more, it has them filed first."""
 PIECE: Final = 1000
 """Tasks that are redriven or discarded in one transaction."""
+SCANNED: Final = 4096
+"""Tasks that are looked through at once for those to prune."""
 
 
 def unreadable(path: Path, error: sqlite3.Error) -> PenstockError:
@@ -36,6 +38,24 @@ def unreadable(path: Path, error: sqlite3.Error) -> PenstockError:
         f"The database {path} cannot be opened: {error}. Nothing was changed. Check that the disk has room and that the "
         "file is a Penstock database; if it was damaged, restore it from a backup."
     )
+
+
+def ended(reader: Reader, project: int, start: int, ended_before: float, limit: int) -> tuple[list[int], int]:
+    """Find tasks that ended before a moment, by looking through them in the order of their ids, behind `start`.
+
+    An index by the moment of ending would cost every task a microsecond; this costs a reader 0.3 for each one that stays,
+    once a round, and stops where all were created later. Returns ids and where to go on (0: from the beginning).
+    """
+    while True:
+        last, created, chosen = reader.row("ended", project, start, ended_before, SCANNED)
+        if last is None or created >= ended_before:
+            return [], 0
+        found: list[int] = _decode(chosen)
+        if len(found) > limit:
+            return found[:limit], found[limit - 1]
+        if found:
+            return found, last
+        start = last
 
 
 class SqliteStore:
@@ -65,6 +85,7 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._readers: Readers | None = None
         self._watch_full: Callable[[bool], None] | None = None
+        self._pruned: dict[int, int] = {}
 
     # life ---------------------------------------------------------------------------------------------------------------
     async def open(self) -> None:
@@ -337,5 +358,10 @@ class SqliteStore:
 
     async def prune(self, project: int, ended_before: float, now: float, limit: int) -> int:
         """Delete at most `limit` tasks that ended before a moment, with what belongs to them; return how many rows went."""
-        count: int = await self._write.do(o.PRUNE, project, (ended_before, now, limit))
+        start = self._pruned.get(project, 0)
+        found, last = await self._read.read(lambda reader: ended(reader, project, start, ended_before, limit))
+        if not found and start:
+            found, last = await self._read.read(lambda reader: ended(reader, project, 0, ended_before, limit))
+        self._pruned[project] = last
+        count: int = await self._write.do(o.PRUNE, project, (found, ended_before, now, limit))
         return count

@@ -145,6 +145,11 @@ WITH chosen (id) AS (
 )
 {stored};
 
+-- name: ended
+SELECT max(id), min(created), json_group_array(id) FILTER (WHERE state IN (4, 6, 7) AND finished < ?3) FROM (
+    SELECT id, created, state, finished FROM tasks WHERE project = ?1 AND id > ?2 ORDER BY id LIMIT ?4
+);
+
 -- name: counts
 SELECT json_group_array(json_array(pipeline, state, n)) FROM (
     SELECT pipeline, state, count(*) AS n FROM tasks INDEXED BY tasks_apart

@@ -172,13 +172,6 @@ SELECT json_group_array(id) FROM (
     LIMIT ?3
 );
 
--- name: choose_ended
-SELECT json_group_array(id) FROM (
-    SELECT id FROM tasks INDEXED BY tasks_finished
-    WHERE project = ?1 AND state IN (4, 6, 7) AND finished < ?2
-    ORDER BY finished LIMIT ?3
-);
-
 -- name: forget_filings
 DELETE FROM filings WHERE (project, pipeline, task) IN (
     SELECT project, pipeline, id FROM tasks WHERE project = ?1 AND id IN (SELECT value FROM json_each(?2))

@@ -39,7 +39,6 @@ CREATE TABLE tasks (
 CREATE INDEX tasks_queued ON tasks (project, pipeline, rank, id) WHERE state = 2;
 CREATE INDEX tasks_due ON tasks (project, due, id) WHERE state = 0;
 CREATE INDEX tasks_apart ON tasks (project, state, pipeline, id) WHERE state NOT IN (1, 2, 4);
-CREATE INDEX tasks_finished ON tasks (project, finished) WHERE state IN (4, 6, 7);
 
 -- Which tasks a pipeline has, filed in bulk: inserting into an index by pipeline costs a page per task, sorted bulk does not.
 CREATE TABLE filings (
