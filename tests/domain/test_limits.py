@@ -320,9 +320,8 @@ def test_what_was_kept_over_a_stop_holds_after_it(spec: RateSpec, count: int, ap
         after.date(back, 1.0)
         starts.append(now + away)
     assert exceeded(starts, spec.n, (spec.period + spec.margin) * (1 - 1e-9)) is None
-    recent = sum(
-        start > now + away - (spec.period + spec.margin) * (1.005 if spec.n > EXACT else 1) for start in starts[:begin]
-    )
+    remembered = (spec.period + spec.margin) * (1.005 if spec.n > EXACT else 1) + 1e-6
+    recent = sum(start > now + away - remembered for start in starts[:begin])
     assert len(starts) - begin >= spec.n - recent - 1e-9
 
 
