@@ -41,7 +41,7 @@ class LocalCompute:
         self._zygote_of: dict[int, Zygote] = {}
         self._every_zygote: dict[Zygote, Path] = {}
         self._someone_left = asyncio.Event()
-        self._unswept: set[int] = set()
+        self._unswept: dict[int, int] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     async def open(self, listener: Listener) -> None:
@@ -119,8 +119,7 @@ class LocalCompute:
 
     def exited(self, number: int, pid: int, code: int | None, signal: int | None, detail: str) -> None:
         """Hear from a zygote that an instance's process was reaped (pid 0: that there was none)."""
-        home = self._instances_home / f"{number}.{pid}" if pid else None
-        self._depart(number, Exit(code, signal, killed=False, detail=detail), home)
+        self._depart(number, pid, Exit(code, signal, killed=False, detail=detail))
 
     def abandoned(self, zygote: Zygote) -> None:
         """Hear that a zygote is gone. Its instances are being killed by the kernel; their ends of the lines tell when."""
@@ -130,13 +129,13 @@ class LocalCompute:
         detail = zygote.epitaph()
         for number in sorted(zygote.launched):
             instance = self._instances[number]
-            home = self._instances_home / f"{number}.{instance.pid}" if instance.pid else None
             sign = signal.SIGKILL if instance.pid else None
             exit = Exit(None, sign, killed=False, detail=detail)  # noqa: A001
-            instance.when_lost(partial(self._depart, number, exit, home))
+            instance.when_lost(partial(self._depart, number, instance.pid, exit))
             self._loop.call_later(_PATIENCE, instance.lose, "")
 
-    def _depart(self, number: int, exit: Exit, home: Path | None) -> None:  # noqa: A002
+    def _depart(self, number: int, pid: int, exit: Exit) -> None:  # noqa: A002
+        home = self._instances_home / f"{number}.{pid}" if pid else None
         instance = self._instances.pop(number, None)
         if instance is None:
             return
@@ -145,15 +144,15 @@ class LocalCompute:
         self._someone_left.set()
         if home is not None:
             self._worker.submit(processes.wipe, home)
-            self._unswept.add(number)
+            self._unswept[number] = pid
             if self._sweep_timer is None:
                 self._sweep_timer = self._loop.call_later(_SWEEP_EVERY, self._sweep)
 
     def _sweep(self) -> None:
-        """End what instances that are gone started outside of their sessions."""
-        numbers, self._unswept = self._unswept, set()
+        """End what instances that are gone have left running: what left their group, or lost their zygote."""
+        unswept, self._unswept = self._unswept, {}
         self._sweep_timer = None
-        self._worker.submit(processes.end_left_by, self._owner, numbers)
+        self._worker.submit(processes.end_left_by, self._owner, unswept)
 
     def _kill(self, instance: LocalInstance) -> None:
         zygote = self._zygote_of.get(instance.id)

@@ -11,7 +11,7 @@ import select
 import shutil
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,16 +46,18 @@ def end_all_of(owner: str, sessions: Collection[int] = ()) -> int:
     return _end(lambda: _ours(mark, sessions))
 
 
-def end_left_by(owner: str, instances: Collection[int]) -> int:
-    """Kill what instances that are gone started outside of their sessions; return how many processes there were."""
+def end_left_by(owner: str, instances: Mapping[int, int]) -> int:
+    """Kill what is left of instances that are gone, given by number and the process id each had; return how many."""
     mark = f"{OWNER}={owner}".encode()
     lost = {f"{INSTANCE}={number}".encode() for number in instances}
 
     def find() -> list[Process]:
+        everyone = _all()
+        led = set(instances.values()) - {process.pid for process in everyone}
         found = []
-        for process in _all():
+        for process in everyone:
             environment = _environment(process.pid)
-            if mark in environment and not lost.isdisjoint(environment):
+            if process.session in led or (mark in environment and not lost.isdisjoint(environment)):
                 found.append(process)
         return found
 
