@@ -1,0 +1,172 @@
+"""The verdict on a world that has come to rest: every law, checked against what the ledger and the diary saw."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from penstock.domain.task import ENDED, RETRIED, Outcome, State
+from penstock.sim import laws
+from penstock.sim.ledger import Execution, Fate
+from penstock.sim.world import Called, Sending, World
+from penstock.store.protocol import StoredTask
+
+CHARGED: Final = RETRIED | {Outcome.OK}
+
+POSSIBLE: Final = {
+    Fate.OK: {Outcome.OK, Outcome.TIMEOUT, Outcome.CANCELLED},
+    Fate.ERROR: {Outcome.ERROR, Outcome.TIMEOUT, Outcome.CANCELLED},
+    Fate.THROTTLED: {Outcome.THROTTLED, Outcome.TIMEOUT, Outcome.CANCELLED},
+    Fate.CANCELLED: {Outcome.TIMEOUT, Outcome.CANCELLED},
+    Fate.DIED: {Outcome.CRASHED, Outcome.INTERRUPTED, Outcome.TIMEOUT, Outcome.CANCELLED},
+    Fate.KILLED: {Outcome.TIMEOUT, Outcome.CANCELLED, Outcome.INTERRUPTED},
+    Fate.LOST: {Outcome.INTERRUPTED, Outcome.CRASHED, Outcome.TIMEOUT, Outcome.CANCELLED},
+}
+"""What the engine may say of an execution, by what became of it: an end that is not reported in time is a timeout."""
+
+COMMIT: Final = 2.0
+"""Seconds after which an outcome is on disk for certain; one that is younger when the server dies may be lost."""
+
+
+def verdict(world: World) -> list[str]:
+    """Return all breaches; none means that the world was as it should be."""
+    found = [*world.ledger.breaches, *world.diary.surprises, *world.diary.left]
+    found += _limits(world)
+    found += laws.slot_breaches(world.ledger.executions, world.machine.slots)
+    found += laws.overlap_breaches(world.ledger)
+    found += _pauses(world)
+    if not world.diary.left:
+        found += _tasks(world)
+    for called in world.diary.calls:
+        found += _call(world, called)
+    if world.machine.processes:
+        found.append(f"processes are left after a clean stop: {list(world.machine.processes.values())}")
+    return found
+
+
+# limits and pauses ----------------------------------------------------------------------------------------------------
+def _limits(world: World) -> Iterator[str]:
+    executions, scenario = world.ledger.executions, world.scenario
+    for (kind, name), allowances in world.diary.allowances.items():
+        if kind == "pipeline":
+            mine = [e for e in executions if e.pipeline == name]
+        elif kind == "function":
+            mine = [e for e in executions if e.function == name and _gated(allowances, e)]
+        else:
+            users = {pipeline for pipeline, one in scenario.pipelines.items() if name in one.get("limits", ())}
+            functions = {function for function, one in scenario.functions.items() if name in one.get("limits", ())}
+            mine = [e for e in executions if e.pipeline in users or e.function in functions]
+        yield from laws.rate_breaches(f"{kind} {name}", mine, allowances, lambda task: _cost(world, task))
+        yield from laws.concurrency_breaches(f"{kind} {name}", mine, allowances)
+
+
+def _gated(allowances: Sequence[laws.Allowance], execution: Execution) -> bool:
+    """Say whether a function had a ceiling when an execution was sent: one that came later does not know of it."""
+    return all(allowance.limits for allowance in laws.in_force(allowances, execution.sent, execution.sent))
+
+
+def _cost(world: World, task: int) -> float:
+    sending = world.diary.tasks.get(task)
+    return 1.0 if sending is None else sending.cost
+
+
+def _pauses(world: World) -> Iterator[str]:
+    for name, begin, end in world.diary.paused:
+        for execution in world.ledger.executions:
+            if execution.pipeline == name and begin < execution.sent < end:
+                yield f"task {execution.task:016x} of {name} was sent at {execution.sent!r}, within a pause"
+
+
+# tasks ----------------------------------------------------------------------------------------------------------------
+def _tasks(world: World) -> Iterator[str]:
+    executions = world.ledger.of_tasks()
+    for task, sending in world.diary.tasks.items():
+        stored = world.diary.stored[task]
+        if stored is None:
+            if sending.pipeline not in world.diary.removed:
+                yield f"task {task:016x} of {sending.pipeline} was acknowledged at {sending.at!r} and is lost"
+            continue
+        for complaint in _task(world, sending, stored, executions.get(task, [])):
+            yield f"task {task:016x} of {sending.pipeline}: {complaint} ({stored})"
+    for task in executions.keys() - world.diary.tasks.keys():
+        # Calls, and sends whose acknowledgement was lost in a crash: they may run, but nothing was promised.
+        if not world.diary.crashes and not any(e.body or e.fate for e in executions[task]):
+            yield f"task {task:016x} ran, and nobody sent it"
+
+
+def _task(world: World, sending: Sending, stored: StoredTask, executions: list[Execution]) -> Iterator[str]:
+    if stored.state not in ENDED:
+        yield "it has not ended"
+        return
+    removed = sending.pipeline in world.diary.removed
+    cancelled = world.diary.cancelled.get(stored.id)
+    match stored.state:
+        case State.DONE:
+            well = [e for e in executions if e.fate is Fate.OK]
+            if stored.outcome is not Outcome.OK or not well:
+                yield "it is done, but never ended well"
+            elif stored.result != sending.payload:
+                yield f"its result is not its payload, which is {sending.payload!r}"
+        case State.CANCELLED:
+            if cancelled is None and not removed and not _could_be_cancelled(world):
+                yield "it is cancelled, and nobody cancelled it"
+        case State.DEAD:
+            yield from _dead(world, sending, stored)
+    if cancelled is not None and stored.state is not State.CANCELLED and not _crashed_within(world, cancelled, COMMIT):
+        yield f"its cancellation was acknowledged at {cancelled!r}"
+    lived_through = any(moment >= sending.at for moment in (*world.diary.crashes, *world.diary.restarts))
+    if sending.pipeline not in world.diary.redriven and not lived_through:
+        yield from _account(stored, executions)
+
+
+def _could_be_cancelled(world: World) -> bool:
+    """A cancellation whose answer was lost in a crash has been carried out all the same."""
+    return bool(world.diary.crashes)
+
+
+def _dead(world: World, sending: Sending, stored: StoredTask) -> Iterator[str]:
+    retry = world.scenario.pipelines[sending.pipeline].get("retry") or {}
+    attempts = retry.get("attempts", 3)
+    if stored.outcome in RETRIED and stored.attempts < attempts:
+        yield f"it is dead after {stored.attempts} of {attempts} attempts"
+    if stored.outcome is Outcome.INTERRUPTED and stored.interruptions < 5:
+        yield f"it is dead after {stored.interruptions} interruptions"
+
+
+def _account(stored: StoredTask, executions: list[Execution]) -> Iterator[str]:
+    """Compare the recorded attempts of a task with what really happened to it, one by one."""
+    outcomes = [attempt.outcome for attempt in stored.history]
+    if stored.outcome is not None and not (
+        stored.outcome in {Outcome.CANCELLED, Outcome.EXPIRED} and len(executions) == len(outcomes)
+    ):
+        outcomes.append(stored.outcome)
+    charged = sum(outcome in CHARGED for outcome in outcomes)
+    if stored.attempts != charged:
+        yield f"{stored.attempts} attempts are counted, {charged} were charged: {outcomes}"
+    interrupted = sum(outcome is Outcome.INTERRUPTED for outcome in outcomes)
+    if stored.interruptions != interrupted:
+        yield f"{stored.interruptions} interruptions are counted, there were {interrupted}: {outcomes}"
+    sent = [execution for execution in executions if execution.fate is not None]
+    if len(outcomes) < len(sent):
+        yield f"it ran {len(sent)} times, and {len(outcomes)} attempts are recorded: {outcomes}"
+    unsent = len(outcomes) - len(sent)  # attempts that ended before they were sent: their instance was gone by then
+    for outcome, execution in zip(outcomes, sent, strict=False) if not unsent else ():
+        fate = execution.fate
+        assert fate is not None
+        if outcome not in POSSIBLE[fate]:
+            yield f"an execution ended {fate.value} and was recorded as {outcome.value}"
+
+
+# calls ----------------------------------------------------------------------------------------------------------------
+def _call(world: World, called: Called) -> Iterator[str]:
+    what = f"a call of {called.pipeline} that began at {called.began!r}"
+    if called.answer is None and called.error is None:
+        if not any(moment >= called.began for moment in (*world.diary.crashes, *world.diary.restarts)):
+            yield f"{what} was never answered"
+        return
+    if called.answer is not None and called.answer.outcome is Outcome.OK and called.answer.body != called.payload:
+        yield f"{what} got {called.answer.body!r} for {called.payload!r}"
+    if called.timeout is not None and called.ended > called.began + called.timeout + 1.0:
+        yield f"{what} took until {called.ended!r}, though its timeout was {called.timeout} s"
+
+
+def _crashed_within(world: World, moment: float, seconds: float) -> bool:
+    return any(moment <= crash <= moment + seconds for crash in world.diary.crashes)

@@ -1,0 +1,437 @@
+"""One simulated world: the real engine on a virtual clock, a scenario that happens to it, and what came of it.
+
+A server's life is a process: what it does belongs to its `Life` and ends with it. Its disk and its machine outlive it.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from penstock.domain.errors import Conflict, DeployFailed, DiskFull, NotFound, QueueFull, Saturated, Unavailable
+from penstock.domain.specs import rate_specs
+from penstock.domain.task import Attempt
+from penstock.engine.engine import Engine
+from penstock.engine.intake import Item
+from penstock.sim.compute import Machine, SimCompute
+from penstock.sim.disk import SimStore
+from penstock.sim.laws import Allowance, Window, amend
+from penstock.sim.ledger import Ledger
+from penstock.sim.loop import Life, VirtualLoop, virtual_loop
+from penstock.sim.scenario import Scenario, Settings, Step
+from penstock.store.protocol import Store, StoredTask
+from penstock.store.sqlite import SqliteStore
+
+T = TypeVar("T")
+
+WALL: Final = 1.7e9
+PATIENCE: Final = 6 * 3600.0
+"""How long (virtual seconds) the work of a scenario may take after its last step before something is taken to starve."""
+
+
+@dataclass(slots=True)
+class Sending:
+    """Remember an acknowledged task."""
+
+    pipeline: str
+    payload: bytes
+    cost: float
+    priority: int
+    at: float
+    epoch: int
+
+
+@dataclass(slots=True)
+class Called:
+    """Remember a synchronous call and how it ended: an attempt, or an error."""
+
+    pipeline: str
+    payload: bytes
+    timeout: float | None
+    began: float
+    ended: float = inf
+    answer: Attempt | None = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class Server:
+    """Be one life of a server."""
+
+    life: Life
+    engine: Engine
+    store: SimStore
+    compute: SimCompute
+
+
+@dataclass(slots=True)
+class Diary:
+    """Keep what was done to the engine, to be compared with what it made of it."""
+
+    tasks: dict[int, Sending] = field(default_factory=dict)
+    calls: list[Called] = field(default_factory=list)
+    allowances: dict[tuple[str, str], list[Allowance]] = field(default_factory=dict)
+    paused: list[tuple[str, float, float]] = field(default_factory=list)
+    cancelled: dict[int, float] = field(default_factory=dict)
+    redriven: set[str] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
+    crashes: list[float] = field(default_factory=list)
+    restarts: list[float] = field(default_factory=list)
+    surprises: list[str] = field(default_factory=list)
+    stored: dict[int, StoredTask | None] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    digits: int = 0
+
+
+class World:
+    """Let a scenario happen."""
+
+    def __init__(self, scenario: Scenario, directory: Path) -> None:
+        self.scenario = scenario
+        self.ledger = Ledger()
+        self.diary = Diary()
+        self.machine: Machine
+        self._directory = directory
+        self._rng = random.Random(f"world {scenario.seed}")
+        self._server: Server | None = None
+        self._jobs: set[asyncio.Task[Any]] = set()
+        self._keys: dict[tuple[str, str], list[int]] = {}
+        self._loop: VirtualLoop
+        self._start = 0.0
+
+    # the whole ------------------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Let every step happen, let the work end, and take down what is stored."""
+        self._loop = virtual_loop()
+        self._start = self._loop.time()
+        self.machine = Machine(self.scenario.script, self._rng, self.ledger, self.scenario.orphans_live)
+        await self._open(inf)
+        await self._configure()
+        for step in self.scenario.steps:
+            await asyncio.sleep(self._start + step.at - self._loop.time())
+            self.ledger.note(self._loop.time(), f"step: {step.action} {step.name} {dict(step.details)}")
+            await self._do(step)
+        await self._calm_down()
+        await self._finish()
+
+    def wall(self) -> float:
+        """Return the wall clock."""
+        return WALL + self._loop.time() - self._start
+
+    @property
+    def server(self) -> Server:
+        """Return the server that lives now."""
+        assert self._server is not None, "no server lives"
+        return self._server
+
+    @property
+    def engine(self) -> Engine:
+        """Return its engine."""
+        return self.server.engine
+
+    # lives ----------------------------------------------------------------------------------------------------------
+    async def _open(self, crash_after: float) -> None:
+        """Start a server; kill it again while it starts if that takes longer than `crash_after` seconds."""
+        ledger, rng, scenario = self.ledger, self._rng, self.scenario
+        life = Life(f"server {self.machine.epoch + 1}")
+        inner = SqliteStore(self._directory, inline=True, fsync=False, ballast=4096)
+        store = SimStore(inner, rng, ledger, scenario.commit, scenario.read)
+        compute = SimCompute(self.machine)
+        engine = Engine(
+            cast("Store", store),
+            compute,
+            _Bundles(),
+            clock=self._loop.time,
+            wall=self.wall,
+            rng=random.Random(rng.random()),
+        )
+        engine.plant.admission._most = scenario.prefix
+        self._server = Server(life, engine, store, compute)
+        ledger.note(self._loop.time(), f"{life} starts")
+        opening = self._loop.spawn(life, engine.open(), name="open")
+        await asyncio.wait([opening], timeout=None if crash_after == inf else crash_after)
+        if not opening.done():
+            await self._crash()
+            await self._open(inf)
+            return
+        opening.result()
+        ledger.note(self._loop.time(), f"{life} is open")
+
+    async def _crash(self) -> None:
+        server = self.server
+        self.diary.crashes.append(self._loop.time())
+        self.ledger.note(self._loop.time(), f"{server.life} is killed")
+        server.store.die()
+        server.compute.die()
+        await self._loop.kill(server.life)
+        self._server = None
+
+    async def _ask(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something as the server, which must not die of it meanwhile."""
+        return await self._loop.spawn(self.server.life, work)
+
+    def _client(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something as the server that may take long, or never end because it dies."""
+        job = self._loop.spawn(self.server.life, work)
+        self._jobs.add(job)
+        job.add_done_callback(self._client_done)
+
+    def _client_done(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and job.exception() is not None:
+            self.diary.surprises.append(f"a client was surprised: {job.exception()!r}")
+
+    # configuration --------------------------------------------------------------------------------------------------
+    async def _configure(self) -> None:
+        scenario = self.scenario
+        objects = [*(("limit", name, one) for name, one in scenario.limits.items())]
+        for kind, name, settings in objects:
+            await self._change(kind, name, settings, self.engine.configurer.put("limit", name, settings))
+        for name, settings in scenario.functions.items():
+            body = scenario.bundles[name].encode()
+            await self._change("function", name, settings, self.engine.configurer.deploy(name, body, settings))
+        for name, settings in scenario.pipelines.items():
+            await self._change("pipeline", name, settings, self.engine.configurer.put("pipeline", name, settings))
+
+    async def _change(self, kind: str, name: str, settings: Settings, work: Coroutine[Any, Any, Any]) -> None:
+        """Change an object, and note what it allows from then on."""
+        began = self._loop.time()
+        await self._ask(work)
+        windows = tuple(
+            Window(rate.n, rate.period + rate.margin, rate.meter == "cost") for rate in rate_specs(settings.get("rate"))
+        )
+        known = self.diary.allowances.get((kind, name), [])
+        changed = amend(known, began, self._loop.time(), windows, settings.get("concurrency"))
+        self.diary.allowances[kind, name] = changed
+
+    async def _patch(self, kind: str, name: str, patch: Settings) -> None:
+        if name in self.diary.removed:
+            return
+        objects = {
+            "limit": self.scenario.limits,
+            "function": self.scenario.functions,
+            "pipeline": self.scenario.pipelines,
+        }
+        merged = {**objects[kind][name], **patch}
+        merged = objects[kind][name] = {key: value for key, value in merged.items() if value is not None}
+        await self._change(kind, name, merged, self.engine.configurer.put(cast("Any", kind), name, merged))
+
+    # steps ----------------------------------------------------------------------------------------------------------
+    async def _do(self, step: Step) -> None:
+        verbs: dict[str, Callable[..., Awaitable[None]]] = {
+            "send": self._do_send, "call": self._do_call, "cancel": self._do_cancel, "limit": self._do_limit,
+            "pipeline": self._do_pipeline, "function": self._do_function, "pause": self._do_pause,
+            "remove": self._do_remove, "deploy": self._do_deploy, "break": self._do_break, "redrive": self._do_redrive,
+            "block": self._do_block, "full": self._do_full, "crash": self._do_crash, "restart": self._do_restart,
+        }  # fmt: skip
+        await verbs[step.action](step.name, **step.details)
+
+    async def _do_send(self, name: str, count: int, **details: Any) -> None:
+        if name not in self.diary.removed:
+            self._client(self._send(name, count, **details))
+
+    async def _send(
+        self,
+        name: str,
+        count: int,
+        delay: float | None = None,
+        priority: int = 0,
+        cost: float = 1.0,
+        key: str = "",
+        size: int = 0,
+    ) -> None:
+        diary, epoch = self.diary, self.machine.epoch
+        items = []
+        for n in range(count):
+            diary.digits += 1
+            payload = b'"%d%s"' % (diary.digits, b"x" * size)
+            due = None if delay is None else self.wall() + delay
+            items.append(Item(payload, due, f"{key}{n}" if key else None, cost, priority))
+        try:
+            sent = await self.engine.intake.send(name, items)
+        except (QueueFull, DiskFull, Conflict, Unavailable, NotFound) as error:
+            self.ledger.note(self._loop.time(), f"sending {count} to {name} was refused: {error.code}")
+            return
+        self.ledger.note(self._loop.time(), f"{count} tasks sent to {name}, from {sent.ids[0]:016x} on")
+        for position, (task, item) in enumerate(zip(sent.ids, items, strict=True)):
+            if position not in sent.duplicates:
+                diary.tasks[task] = Sending(name, item.payload, cost, priority, self._loop.time(), epoch)
+        if key:
+            self._check_keys(name, key, sent.ids)
+
+    def _check_keys(self, name: str, key: str, ids: list[int]) -> None:
+        known = self._keys.setdefault((name, key), [])
+        if known[: len(ids)] != ids[: len(known)]:
+            self.diary.surprises.append(f"the key {key} of {name} gave {ids[:3]}… after {known[:3]}…")
+        self._keys[name, key] = max(known, ids, key=len)
+
+    async def _do_call(self, name: str, timeout: float | None, count: int) -> None:
+        for _ in range(count):
+            if name not in self.diary.removed:
+                self._client(self._call(name, timeout))
+
+    async def _call(self, name: str, timeout: float | None) -> None:
+        self.diary.digits += 1
+        payload = b'"call %d"' % self.diary.digits
+        called = Called(name, payload, timeout, self._loop.time())
+        self.diary.calls.append(called)
+        try:
+            called.answer = await self.engine.intake.call(name, payload, timeout)
+        except (Saturated, Unavailable, Conflict, DiskFull, NotFound) as error:
+            called.error = error
+        called.ended = self._loop.time()
+
+    async def _do_cancel(self, name: str) -> None:
+        tasks = [task for task, sending in self.diary.tasks.items() if sending.pipeline == name]
+        if tasks:
+            self._client(self._cancel(self._rng.choice(tasks[-20:])))
+
+    async def _cancel(self, task: int) -> None:
+        try:
+            await self.engine.intake.cancel(task)
+        except (NotFound, Conflict) as error:
+            self.ledger.note(self._loop.time(), f"task {task:016x} was not cancelled: {error}")
+            return
+        self.ledger.note(self._loop.time(), f"task {task:016x} was cancelled")
+        self.diary.cancelled[task] = self._loop.time()
+
+    async def _do_limit(self, name: str, **settings: Any) -> None:
+        await self._patch("limit", name, {"rate": None, "concurrency": None, **settings})
+
+    async def _do_pipeline(self, name: str, **patch: Any) -> None:
+        await self._patch("pipeline", name, patch)
+
+    async def _do_function(self, name: str, **patch: Any) -> None:
+        await self._patch("function", name, patch)
+
+    async def _do_pause(self, name: str, seconds: float) -> None:
+        if name in self.diary.removed or self.scenario.pipelines[name].get("paused"):
+            return
+        await self._ask(self.engine.pause(name, paused=True))
+        self.scenario.pipelines[name]["paused"] = True
+        paused = self._loop.time()
+        self._loop.call_later(seconds, self._resume_later, name, paused)
+
+    def _resume_later(self, name: str, paused: float) -> None:
+        if self._server is None or self._server.engine.plant.accepting is False:
+            self._loop.call_later(0.5, self._resume_later, name, paused)
+        elif name not in self.diary.removed:
+            self.diary.paused.append((name, paused, self._loop.time()))
+            self.scenario.pipelines[name].pop("paused", None)
+            self._client(self._resume(name))
+
+    async def _resume(self, name: str) -> None:
+        try:
+            await self.engine.pause(name, paused=False)
+        except NotFound:
+            self.ledger.note(self._loop.time(), f"{name} went before it was resumed")
+
+    async def _do_remove(self, name: str, tasks: Any) -> None:
+        if name in self.diary.removed or len(self.diary.removed) + 1 == len(self.scenario.pipelines):
+            return
+        self.diary.removed.add(name)
+        if tasks == "drain" and self.scenario.pipelines[name].get("paused"):
+            await self._ask(self.engine.pause(name, paused=False))
+        await self._ask(self.engine.configurer.remove("pipeline", name, tasks))
+
+    async def _do_deploy(self, name: str, version: int) -> None:
+        await self._ask(self.engine.configurer.deploy(name, f"{name}-{version}".encode(), None))
+
+    async def _do_break(self, name: str) -> None:
+        """Deploy code that does not import; what was live stays live."""
+        try:
+            await self._ask(self.engine.configurer.deploy(name, b"broken", None))
+        except DeployFailed:
+            return
+        self.diary.surprises.append(f"broken code of {name} was deployed")
+
+    async def _do_redrive(self, name: str) -> None:
+        if name not in self.diary.removed:
+            self.diary.redriven.add(name)
+            await self._ask(self.engine.redrive(name, None))
+
+    async def _do_block(self, _: str, seconds: float) -> None:
+        self._loop.block(seconds)
+
+    async def _do_full(self, _: str, seconds: float) -> None:
+        store = self.server.store
+        store.full = True
+        self._loop.call_later(seconds, setattr, store, "full", False)
+
+    async def _do_crash(self, _: str, down: float, again: float) -> None:
+        await self._crash()
+        await asyncio.sleep(down)
+        await self._open(again)
+
+    async def _do_restart(self, _: str, down: float, grace: float) -> None:
+        server = self.server
+        self.diary.restarts.append(self._loop.time())
+        await self._ask(server.engine.close(grace))
+        await self._loop.kill(server.life)
+        self.ledger.note(self._loop.time(), f"{server.life} has stopped")
+        await asyncio.sleep(down)
+        await self._open(inf)
+
+    # the end --------------------------------------------------------------------------------------------------------
+    async def _calm_down(self) -> None:
+        """Wait until nothing waits or runs any more; say what is left if that takes too long."""
+        until = self._loop.time() + PATIENCE
+        pause = 0.5
+        while self._loop.time() < until:
+            await asyncio.sleep(pause)
+            pause = min(60.0, pause * 1.2)
+            self.server.store.full = False
+            busy = [
+                name for name, pipe in self.engine.plant.pipes.items() if pipe.counts.waiting or pipe.counts.running
+            ]
+            if not busy and not self._jobs and not any(name in self.engine.plant.pipes for name in self.diary.removed):
+                return
+        for name in busy:
+            pipe = self.engine.plant.pipes[name]
+            self.diary.left.append(f"{name} still has {pipe.counts}: {self.engine.waits_for(name)}")
+        self.diary.left += [f"a client still waits: {job}" for job in self._jobs]
+
+    async def _finish(self) -> None:
+        """Let idle instances go, look into the engine and the store, and stop the server."""
+        await self._ask(self.engine.settle.drain())
+        await asyncio.sleep(30.0)
+        self._check_rest()
+        for task in self.diary.tasks:
+            try:
+                self.diary.stored[task] = await self._ask(self.engine.task(task))
+            except NotFound:
+                self.diary.stored[task] = None
+        await self._ask(self.engine.close(5.0))
+        await self._loop.kill(self.server.life)
+
+    def _check_rest(self) -> None:
+        """Check that an engine without work holds nothing."""
+        plant, found = self.engine.plant, self.diary.left
+        if self.diary.left:
+            return
+        for name, pipe in plant.pipes.items():
+            if pipe.counts.waiting or pipe.counts.running:
+                found.append(f"{name} counts {pipe.counts} though nothing is there")
+        if plant.running:
+            found.append(f"attempts still run: {list(plant.running)}")
+        gates = {gate.name: gate for pipeline in plant.admission.pipelines.values() for gate in pipeline.gates}
+        for gate in gates.values():
+            if gate.in_use or gate.undated_tasks or abs(gate.undated_cost) > 1e-9:
+                found.append(f"the gate {gate.name} is still used by {gate.in_use}, {gate.undated_tasks} undated")
+        for fleet in plant.fleets.values():
+            free, given = sum(member.free for member in fleet.members.values()), plant.admission.slots[fleet.name].free
+            least = plant.functions[fleet.function].spec.min_instances
+            if free != given:
+                found.append(f"admission has {given} slots of {fleet.name}, its instances {free}")
+            if len(fleet.members) > least:
+                found.append(f"{len(fleet.members)} instances of {fleet.name} are left, {least} are wanted")
+
+
+class _Bundles:
+    """Take the body for the digest: the script knows bundles by such names."""
+
+    async def add(self, body: bytes) -> str:
+        return body.decode()
