@@ -65,6 +65,8 @@ def encode_tasks(tasks: Sequence[Task]) -> Rows:
             )
         )
         body(task.payload)
+    if None in bodies:
+        raise ValueError("A task whose payload is on disk cannot be sent anew: read its payload first.")
     return Rows(10, flat, {8: bodies})
 
 
