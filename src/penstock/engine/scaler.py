@@ -75,7 +75,7 @@ class Scaler:
         if fleet.mean is None or (fleet.running and now - fleet.progress > PATIENCE):
             return inf
         slots = 1 if fleet.blueprint is None else fleet.blueprint.slots
-        best = ceil(sqrt(wanted * fleet.mean / (slots * LAUNCH)))
+        best = max(1, ceil(sqrt(wanted * fleet.mean / (slots * LAUNCH))))
         return max(0, best - sum(self._moves(member, now) for member in fleet.members.values()))
 
     @staticmethod
@@ -196,9 +196,13 @@ class Scaler:
         self.keep_warm(fleet)
 
     def _close(self, member: Member, state: str) -> None:
-        free = member.fleet.close(member)
+        fleet = member.fleet
+        free = fleet.close(member)
         if free:
-            self._plant.admission.provide(member.fleet.name, -free)
+            self._plant.admission.provide(fleet.name, -free)
+        if member.state in {STARTING, READY}:  # there is room for another instance now
+            self._plant.admission.short[fleet.name] = None
+            self._wake()
         member.state = state
 
     def _limit_life(self, member: Member, now: float) -> None:
