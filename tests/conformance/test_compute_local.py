@@ -26,7 +26,7 @@ from tests.conformance.compute_world import (
 )
 
 from penstock.compute.local import LocalCompute
-from penstock.compute.protocol import Compute, Ending, ImportFailed, Instance
+from penstock.compute.protocol import Compute, Ending, ImportFailed, Instance, PipelineContext
 
 CODE = (
     HANDLERS
@@ -238,6 +238,36 @@ def test_output_is_told_while_the_handler_runs(run: Exercise) -> None:
         compute.launch(blueprint("litter")).run([run_of(1)])
         await heard.until(lambda: heard.text(1).endswith("]\n"))
         assert not heard.ends
+
+    run(body)
+
+
+def test_code_that_speaks_for_its_zygote_is_ended(tmp_path: Path) -> None:
+    code = """
+        import os
+        for name in map(int, os.listdir("/proc/self/fd")):
+            if os.path.exists(f"/proc/self/fd/{name}") and "socket:" in os.readlink(f"/proc/self/fd/{name}"):
+                os.write(name, b'{"exits": [[2, "../..", 0, null, ""]]}')
+                os.write(name, b"no message")
+        handler = print
+    """
+
+    async def body(compute: Compute, heard: Heard) -> None:
+        with pytest.raises(ImportFailed, match="makes no sense"):
+            await compute.prepare(blueprint("handler"), 30.0)
+
+    with_code(tmp_path, code, body)
+
+
+@pytest.mark.parametrize(("size", "params"), [(65 * 1024 * 1024, 2), (2, 5 * 1024 * 1024)])
+def test_what_no_instance_takes_is_refused(run: Exercise, size: int, params: int) -> None:
+    async def body(compute: Compute, heard: Heard) -> None:
+        instance = compute.launch(blueprint("echo"))
+        instance.run([run_of(1, b" " * size, pipeline=PipelineContext(9, "p", b" " * params)), run_of(2, "fine")])
+        refused, fine = await heard.end_of(1, 2)
+        assert refused.ending is Ending.ERROR
+        assert "at most" in result_of(refused)["message"]
+        assert fine.ending is Ending.OK
 
     run(body)
 

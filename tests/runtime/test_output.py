@@ -107,22 +107,21 @@ def test_the_file_is_fetched_and_emptied(sent: Sent) -> None:
 
 
 def test_what_was_not_sent_is_found_after_a_crash(tmp_path: Path) -> None:
-    path = str(tmp_path / "box")
-    box = BlackBox(path)
+    path = tmp_path / "box"
+    box = BlackBox(str(path))
     assert box.add(1, STDOUT, b"one ")
     assert box.add(1, STDOUT, b"more\n")
     assert box.add(2, STDERR, b"other\n")
-    assert blackbox.recover(path) == [Log(1, STDOUT, "one more\n"), Log(2, STDERR, "other\n")]
+    assert blackbox.recover(path.read_bytes()) == [Log(1, STDOUT, "one more\n"), Log(2, STDERR, "other\n")]
     box.take()
-    assert blackbox.recover(path) == []
+    assert blackbox.recover(path.read_bytes()) == []
     assert box.add(1, STDOUT, b"again\n")
-    assert blackbox.recover(path) == [Log(1, STDOUT, "again\n")]
+    assert blackbox.recover(path.read_bytes()) == [Log(1, STDOUT, "again\n")]
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xff\xff\xff", b"\x05\0\0\0\0\0\0\0\x63"])
-def test_a_box_that_makes_no_sense_holds_nothing(tmp_path: Path, damage: bytes) -> None:
-    (tmp_path / "box").write_bytes(damage)
-    assert blackbox.recover(str(tmp_path / "box")) == []
+def test_a_box_that_makes_no_sense_holds_nothing(damage: bytes) -> None:
+    assert blackbox.recover(damage) == []
 
 
 def test_a_full_box_takes_nothing_more(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,11 +61,15 @@ class LocalInstance:
             pipeline, payload = run.pipeline, run.payload
             size = len(payload)
             if size > MAX_BODY:
-                self._loop.call_soon(self._refuse, run.attempt, size)
+                self._refuse(run, f"The payload is {size} bytes; an instance takes at most {MAX_BODY}.")
                 continue
             if pipeline.key not in self._defined:
+                try:
+                    frames.append(wire.encode_define(pipeline.key, pipeline.name, pipeline.params))
+                except wire.WireError as error:
+                    self._refuse(run, str(error))
+                    continue
                 self._defined.add(pipeline.key)
-                frames.append(wire.encode_define(pipeline.key, pipeline.name, pipeline.params))
             self._running.add(run.attempt)
             body = payload if size <= INLINE else b""
             frames.append(
@@ -107,7 +112,7 @@ class LocalInstance:
         self.gone = True
         self._connection.close()
         detail = exit.detail or self.trouble
-        if home is not None and exit.code != 0:
+        if home is not None and (exit.code != 0 or self._running):
             detail = self._tell_last_output(home) or detail
         self._running.clear()
         killed = self.killed and exit.code is None
@@ -115,15 +120,10 @@ class LocalInstance:
 
     def _tell_last_output(self, home: Path) -> str:
         """Tell of output that the process could not send any more; return the end of its file."""
-        for frame in blackbox.recover(str(home / "box")):
+        for frame in blackbox.recover(_end_of(home / "box", blackbox.SIZE)):
             if frame.attempt in self._running or not frame.attempt:
                 self._listener.output(self, frame.attempt, STREAMS[frame.stream], frame.text)
-        try:
-            with (home / "output").open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-                text = file.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
+        text = _end_of(home / "output", _TAIL).decode("utf-8", "replace")
         if text:
             alone = len(self._running) == 1 and self.blueprint.slots == 1
             self._listener.output(self, next(iter(self._running)) if alone else 0, "stderr", text)
@@ -187,12 +187,15 @@ class LocalInstance:
                 )
             )
 
-    def _refuse(self, attempt: int, size: int) -> None:
+    def _refuse(self, run: Run, message: str) -> None:
+        """Report soon that an execution cannot be sent."""
         now = time.monotonic()
-        message = f"The payload is {size} bytes; an instance takes at most {MAX_BODY}."
-        body = json.dumps({"type": "PayloadTooLarge", "message": message, "traceback": ""}).encode()
+        body = json.dumps({"type": "TooLarge", "message": message, "traceback": ""}).encode()
+        self._loop.call_soon(self._report, End(run.attempt, Ending.ERROR, body, now, now))
+
+    def _report(self, end: End) -> None:
         if not self.gone:
-            self._listener.finished(self, [End(attempt, Ending.ERROR, body, now, now)])
+            self._listener.finished(self, [end])
 
     def lose(self, trouble: str) -> None:
         """Act on the end of the stream: the process is ending, or breaks the rules."""
@@ -208,3 +211,16 @@ class LocalInstance:
         if self._lost:
             self._loop.call_soon(then)
         self._then = then
+
+
+def _end_of(path: Path, limit: int) -> bytes:
+    """Return the last bytes of a file that an instance wrote; nothing if it is no plain file any more."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        status = os.fstat(file)
+        return os.pread(file, limit, max(0, status.st_size - limit)) if stat.S_ISREG(status.st_mode) else b""
+    finally:
+        os.close(file)

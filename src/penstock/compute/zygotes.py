@@ -157,7 +157,9 @@ class Zygote:
         failure = self.ready.exception()
         if isinstance(failure, ImportFailed):
             return f"{failure.message}\n{failure.traceback}".rstrip()
-        return f"The process that it was forked from ended by itself: {_say_how(self._process.returncode)}."
+        return (
+            self._why or f"The process that it was forked from ended by itself: {_say_how(self._process.returncode)}."
+        )
 
     def _forget(self, number: int) -> None:
         """Tell of an instance that was killed before it was asked for."""
@@ -168,7 +170,7 @@ class Zygote:
 
     def _flush_soon(self) -> None:
         """Send what is asked for in this turn of the loop together."""
-        if not self._flushing and self.ready.done():
+        if not self._flushing and self.ready.done() and not self.ended.done():
             self._flushing = True
             self._loop.call_soon(self._flush)
 
@@ -185,9 +187,10 @@ class Zygote:
             while self._kills:
                 control.send(self._line, {"kill": self._kills[:500]})
                 del self._kills[:500]
-        except ConnectionError:
-            return
-        except OSError:  # its queue is full, or too many descriptors are on their way
+        except OSError as error:
+            if isinstance(error, ConnectionError) or self.ended.done():
+                return
+            # Its queue is full, or too many descriptors are on their way.
             self._flushing = True
             self._loop.call_later(_RETRY, self._flush)
 
@@ -195,24 +198,31 @@ class Zygote:
         """Act on what the zygote tells."""
         while self._line.fileno() >= 0:
             try:
-                message, _ = control.receive(self._line)
+                message, files = control.receive(self._line)
+                for file in files:
+                    os.close(file)
+                if message is not None:
+                    self._act(message)
+                    continue
             except BlockingIOError:
                 return
-            except OSError:
-                message = None
-            if message is None:
-                self._loop.remove_reader(self._line.fileno())
-                return
-            self._act(message)
+            except ConnectionError:
+                pass
+            except (ValueError, TypeError, LookupError) as error:  # the user's code shares the zygote's process
+                self._why = f"Its process sent compute what makes no sense: {error!r}."
+                self.kill_process()
+            self._loop.remove_reader(self._line.fileno())
+            return
 
     def _act(self, message: dict[str, Any]) -> None:
-        for number, pid, code, number_of_signal, detail in message.get("exits", ()):
-            self.launched.discard(number)
-            self._exits.exited(number, pid, code, number_of_signal, detail)
+        for number, pid, code, sign, detail in message.get("exits", ()):
+            if number in self.launched:
+                self.launched.remove(number)
+                self._exits.exited(number, int(pid), code, sign, str(detail))
         if "failed" in message and not self.ready.done():
-            self.ready.set_exception(ImportFailed(message["failed"], message["traceback"]))
+            self.ready.set_exception(ImportFailed(str(message["failed"]), str(message["traceback"])))
         if "ready" in message and not self.ready.done():
-            self.ready.set_result(message["ready"])
+            self.ready.set_result(str(message["ready"]))
             self._flush_soon()
         if self._retired and not self.launched:
             self.close()
@@ -229,11 +239,8 @@ class Zygote:
             line.close()
         self._spawns.clear()
         if not self.ready.done():
-            self.ready.set_exception(
-                ImportFailed(
-                    self._why or f"Importing the code ended the process: {_say_how(code)}.", self._last_output()
-                )
-            )
+            why = self._why or f"Importing the code ended the process: {_say_how(code)}."
+            self.ready.set_exception(ImportFailed(why, self._last_output()))
         self.ended.set_result(None)
         self._exits.abandoned(self)
 

@@ -62,13 +62,11 @@ class BlackBox:
         return frames
 
 
-def recover(path: str) -> "list[Log]":
-    """Return what was left in the box of a process that is gone; nothing if there was no box or it makes no sense."""
+def recover(data: bytes) -> "list[Log]":
+    """Return what was left in the box of a process that is gone, given its bytes; nothing if they make no sense."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(SIZE)
         (length,) = _LENGTH.unpack_from(data)
         frames = Decoder().feed(data[_LENGTH.size : _LENGTH.size + length])
-    except (OSError, WireError, struct.error):
+    except (WireError, struct.error):
         return []
     return [frame for frame in frames if isinstance(frame, Log)]

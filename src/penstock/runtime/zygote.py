@@ -25,6 +25,8 @@ from penstock.runtime.settings import Settings
 Find = Callable[[], Callable[..., Any]]
 
 _REPORTED = 500  # exits in one message
+_MESSAGE = 4_000  # characters, so that with the traceback they fit into one, whatever they are
+_TRACEBACK = 16_000
 
 
 def live(settings: Settings) -> NoReturn:
@@ -75,7 +77,8 @@ def _report_failure(line: socket.socket, error: BaseException) -> None:
     text = json.loads(encode_exception(error).body)
     known = isinstance(error, BadHandler)
     message = text["message"] if known else f"{text['type']}: {text['message']}"
-    control.send(line, {"failed": message, "traceback": "" if known else text["traceback"]})
+    trace = "" if known else text["traceback"]
+    control.send(line, {"failed": message[:_MESSAGE], "traceback": trace[-_TRACEBACK:]})
 
 
 class Zygote:
