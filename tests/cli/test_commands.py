@@ -176,7 +176,9 @@ class TestTasks:
 
     def test_following_logs(self, run: Run, server: ScriptedServer) -> None:
         server.answers = [Answer(chunks=[b'data: {"position": 1, "text": "one"}\n\n'])]
-        assert run("logs", "--follow").stdout == "one\n"
+        server.otherwise = lambda asked: problem("not-found", 404, "It has gone.")
+        result = run("logs", "--follow")
+        assert (result.exit_code, result.stdout) == (3, "one\n")
 
     def test_the_dead(self, run: Run, server: ScriptedServer) -> None:
         server.answers = [
@@ -271,8 +273,12 @@ class TestListing:
         result = run("rm", "x", "--yes")
         assert result.exit_code == 2
         assert "pipeline/x or function/x or limit/x" in result.stderr
-        assert run("rm", "pipeline/x", "--yes", "--tasks", "drain").exit_code == 0
+        assert "Removed pipeline x." in run("rm", "pipeline/x", "--yes", "--tasks", "drain").stdout
         assert (server.asked[-1].method, server.asked[-1].query) == ("DELETE", {"tasks": "drain"})
+
+    def test_rm_of_a_pipeline_that_is_drained(self, run: Run, server: ScriptedServer) -> None:
+        server.otherwise = lambda asked: Answer(202) if asked.method == "DELETE" else self.answer(asked)
+        assert "goes when those it has are done" in run("rm", "customer-a", "--yes", "--tasks", "drain").stdout
 
     def test_rm_does_not_remove_unasked(self, run: Run, server: ScriptedServer) -> None:
         server.otherwise = self.answer
@@ -351,12 +357,9 @@ class TestConfiguration:
             "timeout=30s",
             "--set",
             "reuse=false",
-            "-m",
-            "why",
         )
         assert result.stdout == "f: version 3 is live (bundle 0123456789ab).\n"
         assert json.loads(server.asked[0].query["settings"]) == {"timeout": "30s", "reuse": False, "handler": "tasks:f"}
-        assert server.asked[0].query["message"] == "why"
 
     def test_a_refused_deploy(self, run: Run, server: ScriptedServer, here: Path) -> None:
         (here / "tasks.py").write_text("import nothing_of_that_name")

@@ -51,14 +51,13 @@ def deploy(
         list[Any] | None,
         typer.Option("--set", parser=_setting, metavar="NAME=VALUE", help="Another setting; may be repeated."),
     ] = None,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="A note on this version.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make code the live version of a function; makes the function if settings are given."""
     wanted = dict(settings or ()) | ({"handler": handler} if handler else {})
     with connect(ctx) as client:
         try:
-            deployed = client.function(function).deploy(path, message=message, **wanted)
+            deployed = client.function(function).deploy(path, **wanted)
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.filename is None:
                 raise
@@ -156,10 +155,15 @@ def rm(
                 note("Nothing was removed.")
                 return
         for kind, name in found:
+            gone = True
             if kind is Kind.PIPELINE:
-                client.pipeline(name).delete(tasks.value)
+                gone = client.pipeline(name).delete(tasks.value)
             elif kind is Kind.FUNCTION:
                 client.function(name).delete()
             else:
                 client.limit(name).delete()
-            say(f"Removed {kind} {name}.")
+            say(
+                f"Removed {kind} {name}."
+                if gone
+                else f"{name} takes no more tasks, and goes when those it has are done."
+            )

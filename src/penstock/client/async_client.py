@@ -4,6 +4,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -178,15 +179,16 @@ class AsyncClient:
     async def _following(
         self, stream: Callable[[Any], Call[T]], place: Callable[[T], int], after: int | None
     ) -> AsyncIterator[T]:
-        """Yield the events of a stream until it ends; where it breaks, begin anew behind the last one."""
+        """Yield the events of a stream; where it ends or breaks, begin anew behind the last one."""
         reconnects = Reconnects(self._retries)
         while True:
             try:
-                async for event in self._sender.events(stream(after)):
-                    after = place(event)
-                    reconnects.heard()
-                    yield event
-                return
+                async with aclosing(self._sender.events(stream(after))) as events:
+                    async for event in events:
+                        after = place(event)
+                        reconnects.heard()
+                        yield event
+                await asyncio.sleep(reconnects.pause_after_end())
             except ServerUnreachable as failure:
                 await asyncio.sleep(reconnects.pause_after(failure))
 
@@ -205,12 +207,12 @@ class AsyncFunctionHandle:
         """
         return await self._client._run(calls.invoke("functions", self.name, payload, timeout))
 
-    async def deploy(self, path: str | os.PathLike[str], *, message: str | None = None, **settings: Any) -> Deployed:
+    async def deploy(self, path: str | os.PathLike[str], **settings: Any) -> Deployed:
         """Make the code in a file, a folder or a zip the live version; `settings` make the function if there is none.
 
         Raises DeployFailed, with the traceback, if it does not import; the version that was live stays live.
         """
-        return await self._client._run(calls.deploy(self.name, await asyncio.to_thread(pack, path), settings, message))
+        return await self._client._run(calls.deploy(self.name, await asyncio.to_thread(pack, path), settings))
 
     async def versions(self) -> list[Version]:
         """Return the function's versions."""
@@ -310,9 +312,12 @@ class AsyncPipelineHandle:
         """Change some of the settings; None removes one."""
         return await self._client._run(calls.patch_pipeline(self.name, settings))
 
-    async def delete(self, tasks: str | None = None) -> None:
-        """Remove the pipeline; `tasks` (refuse, drain or discard) says what becomes of those it has."""
-        await self._client._run(calls.delete_pipeline(self.name, tasks))
+    async def delete(self, tasks: str | None = None) -> bool:
+        """Remove the pipeline; `tasks` (refuse, drain or discard) says what becomes of those it has.
+
+        Returns whether it has gone: one that is drained goes when its tasks are done. Raises Conflict if it has some.
+        """
+        return await self._client._run(calls.delete_pipeline(self.name, tasks))
 
 
 class AsyncLimitHandle:

@@ -3,7 +3,8 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TypeVar, cast
 
 from penstock.client.call import Call, Persistence, unreachable
@@ -130,13 +131,14 @@ class AsyncSender:
                 waited += pause
             await asyncio.sleep(pause)
 
-    async def events(self, call: Call[T]) -> AsyncIterator[T]:
+    async def events(self, call: Call[T]) -> AsyncGenerator[T, None]:
         """Yield what the events of a stream read, until the stream ends. Raises an ApiError."""
         events = EventReader()
         try:
-            async for chunk in self._stream(self._head(call)):
-                for event in events.feed(chunk):
-                    yield call.read(event)
+            async with aclosing(self._stream(self._head(call))) as chunks:
+                async for chunk in chunks:
+                    for event in events.feed(chunk):
+                        yield call.read(event)
         except (Unsent, Broken) as failure:
             raise unreachable(self.url, call, failure) from failure
 
@@ -193,7 +195,7 @@ class AsyncSender:
             ) from error
         return made
 
-    async def _stream(self, head: bytes) -> AsyncIterator[bytes]:
+    async def _stream(self, head: bytes) -> AsyncGenerator[bytes, None]:
         address, reader = self._address, ResponseReader()
         try:
             incoming, outgoing = await asyncio.open_connection(address.host, address.port, ssl=self._context)

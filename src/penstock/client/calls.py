@@ -99,10 +99,10 @@ def delete_function(name: str) -> Call[None]:
     return Call("DELETE", _path("functions", name), reads_nothing)
 
 
-def deploy(name: str, bundle: bytes, settings: Settings | None, message: str | None) -> Call[Deployed]:
+def deploy(name: str, bundle: bytes, settings: Settings | None) -> Call[Deployed]:
     """Make a zip of code the live version of a function; `settings` make the function if there is none."""
     written = encode(settings).decode() if settings else None
-    path = _path("functions", name, "code", settings=written, message=message)
+    path = _path("functions", name, "code", settings=written)
     return Call("PUT", path, _deployed, bundle, (ZIP,), within=None)
 
 
@@ -143,9 +143,13 @@ def patch_pipeline(name: str, settings: Settings) -> Call[Pipeline]:
     return Call("PATCH", _path("pipelines", name), _pipeline, encode(settings), (MERGE_PATCH,), repeatable=True)
 
 
-def delete_pipeline(name: str, tasks: str | None = None) -> Call[None]:
+def delete_pipeline(name: str, tasks: str | None = None) -> Call[bool]:
     """Remove a pipeline; `tasks` says what becomes of those it still has: refuse, drain or discard."""
-    return Call("DELETE", _path("pipelines", name, tasks=tasks), reads_nothing)
+    return Call("DELETE", _path("pipelines", name, tasks=tasks), _has_gone)
+
+
+def _has_gone(response: Response) -> bool:
+    return response.status != 202
 
 
 def pause(name: str) -> Call[Pipeline]:

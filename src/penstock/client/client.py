@@ -170,7 +170,7 @@ class Client:
             place = page.next
 
     def _following(self, stream: Callable[[Any], Call[T]], place: Callable[[T], int], after: int | None) -> Iterator[T]:
-        """Yield the events of a stream until it ends; where it breaks, begin anew behind the last one."""
+        """Yield the events of a stream; where it ends or breaks, begin anew behind the last one."""
         reconnects = Reconnects(self._retries)
         while True:
             try:
@@ -178,7 +178,7 @@ class Client:
                     after = place(event)
                     reconnects.heard()
                     yield event
-                return
+                time.sleep(reconnects.pause_after_end())
             except ServerUnreachable as failure:
                 time.sleep(reconnects.pause_after(failure))
 
@@ -197,12 +197,12 @@ class FunctionHandle:
         """
         return self._client._run(calls.invoke("functions", self.name, payload, timeout))
 
-    def deploy(self, path: str | os.PathLike[str], *, message: str | None = None, **settings: Any) -> Deployed:
+    def deploy(self, path: str | os.PathLike[str], **settings: Any) -> Deployed:
         """Make the code in a file, a folder or a zip the live version; `settings` make the function if there is none.
 
         Raises DeployFailed, with the traceback, if it does not import; the version that was live stays live.
         """
-        return self._client._run(calls.deploy(self.name, pack(path), settings, message))
+        return self._client._run(calls.deploy(self.name, pack(path), settings))
 
     def versions(self) -> list[Version]:
         """Return the function's versions."""
@@ -300,9 +300,12 @@ class PipelineHandle:
         """Change some of the settings; None removes one."""
         return self._client._run(calls.patch_pipeline(self.name, settings))
 
-    def delete(self, tasks: str | None = None) -> None:
-        """Remove the pipeline; `tasks` (refuse, drain or discard) says what becomes of those it has."""
-        self._client._run(calls.delete_pipeline(self.name, tasks))
+    def delete(self, tasks: str | None = None) -> bool:
+        """Remove the pipeline; `tasks` (refuse, drain or discard) says what becomes of those it has.
+
+        Returns whether it has gone: one that is drained goes when its tasks are done. Raises Conflict if it has some.
+        """
+        return self._client._run(calls.delete_pipeline(self.name, tasks))
 
 
 class LimitHandle:

@@ -61,7 +61,7 @@ class Encoder:
     """Turn requests to one server into bytes; what every request repeats is put together once."""
 
     def __init__(self, address: Address, token: str | None, agent: str) -> None:
-        common = {"Host": address.authority, "User-Agent": agent, "Accept": "application/json"}
+        common = {"Host": address.authority, "User-Agent": agent}
         if token:
             common["Authorization"] = f"Bearer {token}"
         self._prefix = address.prefix

@@ -33,7 +33,7 @@ class TaskWait:
 
 
 class Reconnects:
-    """Say how long to pause before a broken stream is begun anew, and when to give up."""
+    """Say how long to pause before a stream that broke, or ended with its server, is begun anew, and when to give up."""
 
     def __init__(self, retries: int) -> None:
         self._retries = retries
@@ -42,6 +42,10 @@ class Reconnects:
     def heard(self) -> None:
         """Note that the stream is alive."""
         self._failures = 0
+
+    def pause_after_end(self) -> float:
+        """Return the seconds to pause after a server ended a stream as it stopped."""
+        return float(0.2 * random.uniform(0.5, 1.0))
 
     def pause_after(self, failure: ServerUnreachable) -> float:
         """Return the seconds to pause. Raises the failure if it is one too many in a row."""
