@@ -1,0 +1,126 @@
+"""HTTP connections: uvicorn, with bounds on what a client may make the server hold, and an end in order."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from penstock.api.exchange import MOST_BODY
+from penstock.api.front import Application
+from penstock.api.problems import MEDIA_TYPE, problem_of
+from penstock.domain.errors import BadRequest
+
+MOST_HEAD: Final = 64 << 10
+"""Bytes that may come before a request's headers are complete."""
+
+PATIENCE: Final = 60.0
+"""Seconds in which a request has to arrive as a whole, plus what its body needs at the slowest speed."""
+
+SLOWEST: Final = 64 << 10
+"""The slowest speed of a client's, in bytes a second."""
+
+IDLE: Final = 30
+"""Seconds for which an idle connection is kept."""
+
+
+class Connection(HttpToolsProtocol):
+    """Be one connection. A client whose request is too slow, or whose headers are too large, is let go."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Begin to watch the clock."""
+        super().connection_made(transport)
+        self._head_bytes: int | None = 0  # None: no head is being read
+        self._reading_since: float | None = self.loop.time()
+        self._watch = self.loop.call_later(PATIENCE, self._look_at_clock)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._watch.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless the head has become too large."""
+        if self._head_bytes is not None:
+            if self._head_bytes > MOST_HEAD:
+                self.send_400_response(f"The request's headers are larger than {MOST_HEAD} bytes.")
+                return
+            self._head_bytes += len(data)
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Note when a request began to come."""
+        super().on_message_begin()
+        if self._head_bytes is None:
+            self._head_bytes = 0
+        self._reading_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        """Note that the head was read."""
+        self._head_bytes = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that the request is here."""
+        self._reading_since = None
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, in our words, and let go."""
+        body = problem_of(BadRequest(f"{msg} The connection is closed.")).encode()
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.close()
+
+    def _look_at_clock(self) -> None:
+        most = PATIENCE + MOST_BODY / SLOWEST
+        since, now = self._reading_since, self.loop.time()
+        if since is not None and now - since > (PATIENCE if self._head_bytes is not None else most):
+            self.transport.close()
+        else:
+            self._watch = self.loop.call_later(PATIENCE, self._look_at_clock)
+
+
+class HttpServer:
+    """Listen and answer. Made and used in one event loop."""
+
+    def __init__(self, application: Application) -> None:
+        config = uvicorn.Config(
+            application,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=IDLE,
+            timeout_graceful_shutdown=5,
+        )
+        config.load()
+        self._server = uvicorn.Server(config)
+        self._server.lifespan = config.lifespan_class(config)
+        self._ticks: asyncio.Task[None] | None = None
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept connections at sockets that are bound."""
+        await self._server.on_tick(0)
+        await self._server.startup(list(sockets))
+        self._ticks = asyncio.get_running_loop().create_task(self._tick())
+
+    async def stop(self) -> None:
+        """Accept nothing more, and return when what was asked is answered."""
+        if self._ticks is not None:
+            self._ticks.cancel()
+            await self._server.shutdown()
+
+    async def _tick(self) -> None:
+        """Keep the date in the headers right."""
+        with contextlib.suppress(asyncio.CancelledError):
+            while True:
+                await asyncio.sleep(1.0)
+                await self._server.on_tick(0)

@@ -1,0 +1,1 @@
+"""What is not hot: FastAPI routes, a file for each kind of thing."""

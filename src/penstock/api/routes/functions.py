@@ -1,0 +1,95 @@
+"""Functions: their settings, their code and their versions."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from penstock.api.exchange import decode_json
+from penstock.api.routes.common import After, Document, EngineOf, Limit, json_answer, page_of, problems, raw_body, takes
+from penstock.api.views import View, function_view, instances_by_function, version_view
+from penstock.engine.engine import Engine
+
+router = APIRouter(prefix="/v1/functions", tags=["functions"])
+
+_SETTINGS = takes({"handler": "tasks:call_api", "timeout": "30s", "max_parallel_requests": 20, "memory": "256MB"})
+_PATCH = takes({"timeout": "1m", "memory": None}, "application/merge-patch+json")
+_CODE = takes(None, "application/zip", "The code, as a zip.")
+
+
+def _view(engine: Engine, name: str) -> View:
+    return function_view(engine, engine.configurer.lookup("function", name), instances_by_function(engine))
+
+
+@router.get("")
+async def list_functions(engine: EngineOf, after: After = "", limit: Limit = 100) -> Response:
+    """List functions, by name."""
+    objects = engine.reconciler.objects["function"]
+    names, following = page_of(objects, after, limit)
+    instances = instances_by_function(engine)
+    functions = [function_view(engine, objects[name], instances) for name in names]
+    return json_answer({"functions": functions, "next": following})
+
+
+@router.put("/{name}", openapi_extra=_SETTINGS, responses=problems("invalid-settings"))
+async def put_function(engine: EngineOf, name: str, settings: Document) -> Response:
+    """Make a function, or replace its settings."""
+    new = name not in engine.reconciler.objects["function"]
+    await engine.configurer.put("function", name, settings)
+    return json_answer(_view(engine, name), 201 if new else 200)
+
+
+@router.get("/{name}", responses=problems("not-found"))
+async def show_function(engine: EngineOf, name: str) -> Response:
+    """Show a function."""
+    return json_answer(_view(engine, name))
+
+
+@router.patch(
+    "/{name}",
+    openapi_extra=_PATCH,
+    responses=problems("not-found", "invalid-settings", "deploy-failed"),
+)
+async def patch_function(engine: EngineOf, name: str, patch: Document) -> Response:
+    """Change some of a function's settings.
+
+    A JSON merge patch (RFC 7396): null takes a setting away.
+    """
+    await engine.configurer.patch("function", name, patch)
+    return json_answer(_view(engine, name))
+
+
+@router.delete("/{name}", status_code=204, responses=problems("not-found", "conflict"))
+async def delete_function(engine: EngineOf, name: str) -> Response:
+    """Remove a function."""
+    await engine.configurer.remove("function", name, "refuse")
+    return Response(status_code=204)
+
+
+@router.put(
+    "/{name}/code",
+    openapi_extra=_CODE,
+    responses=problems("not-found", "bad-request", "too-large", "invalid-settings", "deploy-failed"),
+)
+async def deploy(
+    engine: EngineOf,
+    request: Request,
+    name: str,
+    settings: Annotated[
+        str | None, Query(description="Settings as JSON; they make the function if there is none.")
+    ] = None,
+) -> Response:
+    """Deploy code: it becomes the live version, for every pipeline at once.
+
+    Code that does not import is refused with its traceback, and what was live stays live.
+    """
+    written: Any = None if settings is None else decode_json(settings.encode(), "The parameter settings")
+    version = await engine.configurer.deploy(name, await raw_body(request), written)
+    return json_answer({"function": name, "version": version.number, "bundle": version.bundle, "live": True})
+
+
+@router.get("/{name}/versions", responses=problems("not-found"))
+async def list_versions(engine: EngineOf, name: str) -> Response:
+    """List a function's versions, oldest first."""
+    engine.configurer.lookup("function", name)
+    versions = await engine.plant.store.versions(engine.plant.project_id, name)
+    return json_answer({"versions": [version_view(version) for version in versions]})

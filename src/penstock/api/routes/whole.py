@@ -1,0 +1,136 @@
+"""The whole: applying a configuration, what has changed, what was written out, and how the server is."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from penstock import __version__
+from penstock.api.events import PAGE, follow
+from penstock.api.exchange import check_text, not_understood
+from penstock.api.names import pipeline_of, task_id_of
+from penstock.api.routes.common import EngineOf, Limit, LobbyOf, Place, json_answer, problems, raw_body, takes
+from penstock.api.views import View, applied_view, change_view, line_view, status_view
+
+router = APIRouter()
+
+_CONFIG = takes(
+    {
+        "config": {
+            "functions": {"call_api": {"handler": "tasks:call_api"}},
+            "limits": {"provider": {"rate": "100/s"}},
+            "pipelines": {"customer-a": {"function": "call_api", "rate": "2/s", "limits": ["provider"]}},
+        },
+        "dry_run": True,
+    }
+)
+
+
+class Apply(msgspec.Struct, forbid_unknown_fields=True):
+    """Hold a configuration, and what to do about what it does not name."""
+
+    config: Any
+    prune: bool = False
+    dry_run: bool = False
+    tasks: Literal["refuse", "drain", "discard"] = "refuse"
+
+
+_apply = msgspec.json.Decoder(Apply)
+
+
+@router.post(
+    "/v1/apply",
+    tags=["configuration"],
+    openapi_extra=_CONFIG,
+    responses=problems("invalid-settings", "conflict", "deploy-failed"),
+)
+async def apply(engine: EngineOf, request: Request) -> Response:
+    """Make the configuration what a document says, in one transaction."""
+    body = await raw_body(request)
+    check_text(body, "The body")
+    try:
+        asked = _apply.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise not_understood("The body", error) from error
+    applied = await engine.configurer.apply(asked.config, prune=asked.prune, dry_run=asked.dry_run, tasks=asked.tasks)
+    return json_answer(applied_view(applied, dry_run=asked.dry_run))
+
+
+@router.get("/v1/changes", tags=["configuration"])
+async def list_changes(
+    engine: EngineOf,
+    lobby: LobbyOf,
+    after: Place = 0,
+    limit: Limit = 100,
+    accept: Annotated[str, Header()] = "",
+    last_event_id: Annotated[int, Header(ge=0, le=2**62)] = 0,
+) -> Response:
+    """List what has changed, in order, or follow it.
+
+    With `Accept: text/event-stream` it goes on with what is to come.
+    """
+    configurer = engine.configurer
+    if "text/event-stream" in accept:
+
+        async def look(place: int, wait: float) -> list[tuple[int, View]]:
+            return [(one.sequence, change_view(one)) for one in await configurer.changes(place, PAGE, wait)]
+
+        return follow(lobby, max(after, last_event_id), look)
+    found = await configurer.changes(after, limit)
+    return json_answer({"changes": [change_view(one) for one in found], "next": found[-1].sequence if found else after})
+
+
+@router.get("/v1/logs", tags=["tasks"], responses=problems("not-found"))
+async def list_logs(
+    engine: EngineOf,
+    lobby: LobbyOf,
+    task: str | None = None,
+    pipeline: str | None = None,
+    function: str | None = None,
+    after: Place = 0,
+    limit: Limit = 1000,
+    follows: Annotated[bool, Query(alias="follow", description="Go on with what is to come.")] = False,
+    last_event_id: Annotated[int, Header(ge=0, le=2**62)] = 0,
+) -> Response:
+    """List what tasks wrote, in order, or follow it."""
+    task_id = None if task is None else task_id_of(task)
+    if pipeline is not None:
+        pipeline_of("pipelines", pipeline)
+
+    async def read(place: int, most: int) -> list[tuple[int, View]]:
+        store, project = engine.plant.store, engine.plant.project_id
+        lines = await store.output(project, task=task_id, pipeline=pipeline, function=function, after=place, limit=most)
+        return [(position, line_view(position, line)) for position, line in lines]
+
+    async def look(place: int, wait: float) -> list[tuple[int, View]]:
+        told = engine.settle.told
+        rung = told.rung
+        lines = await read(place, PAGE)
+        if not lines:
+            await told.wait(rung, wait)
+            lines = await read(place, PAGE)
+        return lines
+
+    if follows:
+        return follow(lobby, max(after, last_event_id), look)
+    found = await read(after, limit)
+    return json_answer({"lines": [view for _, view in found], "next": found[-1][0] if found else after})
+
+
+@router.get("/v1/status", tags=["server"])
+async def status(engine: EngineOf, request: Request) -> Response:
+    """Say how the server is."""
+    uptime = engine.plant.clock() - request.app.state.since
+    return json_answer(status_view(engine, __version__, uptime))
+
+
+@router.get("/healthz", tags=["server"])
+async def healthz() -> Response:
+    """Say that the server answers."""
+    return json_answer({"status": "ok"})
+
+
+@router.get("/readyz", tags=["server"], responses=problems("unavailable"))
+async def readyz(lobby: LobbyOf) -> Response:
+    """Say whether the server takes work."""
+    return json_answer({"status": "closing"}, 503) if lobby.closing else json_answer({"status": "ready"})

@@ -1,0 +1,228 @@
+"""How things look from outside: the one place that turns objects of the domain and the store into the API's JSON.
+
+Moments are RFC 3339 in UTC with milliseconds, names of tasks hexadecimal, results the bytes that handlers gave. Settings
+leave through `redact` only.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Any
+
+import msgspec
+
+from penstock.domain.explain import Reason
+from penstock.domain.settings import redact
+from penstock.domain.task import ENDED, Outcome, State, name_of
+from penstock.engine.configuration import Applied
+from penstock.engine.engine import Engine
+from penstock.engine.model import DIRECT, READY, STARTING
+from penstock.store.protocol import Change, Line, StoredAttempt, StoredObject, StoredTask, Version
+
+View = dict[str, Any]
+
+encode = msgspec.json.Encoder().encode
+
+
+def moment(at: float | None) -> str | None:
+    """Return a wall-clock moment as text; None for one that is not, or never comes."""
+    if at is None or not isfinite(at):
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+# configuration --------------------------------------------------------------------------------------------------------
+def limit_view(stored: StoredObject) -> View:
+    """Show a shared limit."""
+    return {
+        "name": stored.name,
+        "settings": redact(stored.settings),
+        "created": moment(stored.created),
+        "updated": moment(stored.updated),
+    }
+
+
+def function_view(engine: Engine, stored: StoredObject, instances: Mapping[str, Mapping[str, int]]) -> View:
+    """Show a function; `instances` comes from `instances_by_function`."""
+    function = engine.plant.functions[stored.name]
+    return {
+        "name": stored.name,
+        "settings": redact(stored.settings),
+        "live": None if function.live is None else function.live.number,
+        "versions": len(function.versions),
+        "created": moment(stored.created),
+        "updated": moment(stored.updated),
+        "instances": {
+            state: instances.get(stored.name, {}).get(state, 0) for state in ("ready", "starting", "draining")
+        },
+    }
+
+
+def instances_by_function(engine: Engine) -> dict[str, Counter[str]]:
+    """Count each function's instances by state; one that takes nothing new counts as draining."""
+    found: dict[str, Counter[str]] = {}
+    for fleet in engine.plant.fleets.values():
+        states = Counter(
+            member.state if member.state in {READY, STARTING} else "draining" for member in fleet.members.values()
+        )
+        found.setdefault(fleet.function, Counter()).update(states)
+    return found
+
+
+def pipeline_view(engine: Engine, stored: StoredObject) -> View:
+    """Show a pipeline, with what its next task waits for."""
+    plant = engine.plant
+    pipe, pipeline = plant.pipes[stored.name], plant.admission.pipelines[stored.name]
+    counts, now = pipe.counts, plant.clock()
+    held = pipeline.own is not None and pipeline.own.held_until > now
+    return {
+        "name": stored.name,
+        "settings": redact(stored.settings),
+        "created": moment(stored.created),
+        "updated": moment(stored.updated),
+        "paused": pipe.spec.paused,
+        "held_until": moment(_wall(engine, pipeline.own.held_until)) if held and pipeline.own is not None else None,
+        "counts": {
+            "delayed": counts.delayed,
+            "queued": counts.queued,
+            "running": counts.running,
+            "dead": counts.dead,
+            "done": counts.done,
+        },
+        "waits_for": engine.waits_for(stored.name).text if counts.queued else None,
+    }
+
+
+def version_view(version: Version) -> View:
+    """Show a version of a function."""
+    return {
+        "number": version.number,
+        "bundle": version.bundle,
+        "live": version.live,
+        "created": moment(version.created),
+    }
+
+
+def change_view(change: Change) -> View:
+    """Show a row of the change log."""
+    return {
+        "sequence": change.sequence,
+        "at": moment(change.at),
+        "action": change.action,
+        "kind": change.kind,
+        "name": change.name,
+        "before": redact(change.before),
+        "after": redact(change.after),
+    }
+
+
+def applied_view(applied: Applied, *, dry_run: bool) -> View:
+    """Show what applying a configuration did, or would do."""
+    plan = [
+        {"action": step.action, "kind": step.kind, "name": step.name, "before": step.before, "after": step.after}
+        for step in applied.plan.steps
+    ]
+    change = applied.changes[-1].sequence if applied.changes else None
+    return {"plan": plan, "unchanged": applied.plan.unchanged, "applied": not dry_run, "change": change}
+
+
+# tasks ----------------------------------------------------------------------------------------------------------------
+def task_view(engine: Engine, stored: StoredTask, running: Collection[int] | None = None) -> View:
+    """Show a task; `running`, the ids of all that run now, spares looking for each of many."""
+    state = engine.state_of(stored, running)
+    ended = stored.state in ENDED
+    direct = stored.pipeline.startswith(DIRECT)
+    body = msgspec.Raw(stored.result) if stored.result else None
+    ok = stored.outcome is Outcome.OK
+    return {
+        "id": name_of(stored.id),
+        "pipeline": None if direct else stored.pipeline,
+        "function": stored.pipeline[1:] if direct else _function_of(engine, stored.pipeline),
+        "state": state.value,
+        "outcome": None if stored.outcome is None else stored.outcome.value,
+        "attempts": stored.attempts,
+        "interruptions": stored.interruptions,
+        "priority": stored.priority,
+        "cost": stored.cost,
+        "key": stored.key,
+        "created": moment(stored.created),
+        "due": moment(stored.due) if state is State.DELAYED else None,
+        "expires": None if ended else moment(stored.expires),
+        "started": moment(stored.started),
+        "finished": moment(stored.finished),
+        "version": stored.version or None,
+        "result": body if ok else None,
+        "error": None if ok else body,
+        "history": [_attempt_view(attempt) for attempt in stored.history],
+    }
+
+
+def _attempt_view(attempt: StoredAttempt) -> View:
+    return {
+        "number": attempt.number,
+        "outcome": attempt.outcome.value,
+        "started": moment(attempt.started),
+        "finished": moment(attempt.finished),
+        "error": msgspec.Raw(attempt.error) if attempt.error and attempt.outcome is not Outcome.OK else None,
+    }
+
+
+def _function_of(engine: Engine, pipeline: str) -> str | None:
+    pipe = engine.plant.pipes.get(pipeline)
+    return None if pipe is None else pipe.spec.function
+
+
+def why_view(engine: Engine, stored: StoredTask, reason: Reason) -> View:
+    """Show what a task waits for."""
+    until = None if reason.until is None else moment(_wall(engine, reason.until))
+    waits = reason.kind != "nothing"
+    return {
+        "state": engine.state_of(stored).value,
+        "waits_for": reason.text if waits else None,
+        "limit": reason.name if reason.kind in {"limit", "held"} else None,
+        "until": until,
+    }
+
+
+def line_view(position: int, line: Line) -> View:
+    """Show a piece of output."""
+    direct = line.pipeline.startswith(DIRECT)
+    return {
+        "position": position,
+        "task": name_of(line.task) if line.task else None,
+        "pipeline": None if direct or not line.pipeline else line.pipeline,
+        "function": line.function,
+        "attempt": line.attempt,
+        "at": moment(line.at),
+        "stream": line.stream,
+        "text": line.text,
+    }
+
+
+# the whole ------------------------------------------------------------------------------------------------------------
+def status_view(engine: Engine, version: str, uptime: float) -> View:
+    """Show how the server is; `uptime` is in seconds."""
+    plant = engine.plant
+    counts = [pipe.counts for pipe in plant.pipes.values()]
+    return {
+        "version": version,
+        "epoch": plant.store.epoch,
+        "uptime": round(uptime, 3),
+        "disk_full": plant.store.full,
+        "pipelines": len(engine.reconciler.objects["pipeline"]),
+        "functions": len(plant.functions),
+        "instances": len(plant.members),
+        "tasks": {
+            "delayed": sum(one.delayed for one in counts),
+            "queued": sum(one.queued for one in counts),
+            "running": sum(one.running for one in counts),
+            "dead": sum(one.dead for one in counts),
+            "done": sum(one.done for one in counts),
+        },
+    }
+
+
+def _wall(engine: Engine, at: float) -> float:
+    """Return the wall-clock moment of a monotonic one."""
+    return at - engine.plant.clock() + engine.plant.wall()
