@@ -185,7 +185,7 @@ def _crowded(
         used, at = 0.0, index
         first = allowance.remembers
         while at >= 0 and moments[at] >= first and _within(moments[at], moments[index], window.period):
-            if begun[at].sent >= allowance.gated:
+            if begun[at].sent > allowance.gated:
                 used += cost(begun[at].task) if window.by_cost else 1
             at -= 1
         if used > window.n * (1 + 1e-12):

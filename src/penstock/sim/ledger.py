@@ -26,7 +26,8 @@ class Fate(StrEnum):
 class Execution:
     """Follow one execution: when it was sent, started and ended, and when the engine could know of its end.
 
-    `started` is None if the handler never did; `ended` is None while it runs. `epoch` numbers the server's lives.
+    `started` is None if the handler never did; `ended` is None while it runs. `told` stays None if it ended by itself and
+    the report died with the instance. `epoch` numbers the server's lives.
     """
 
     attempt: int

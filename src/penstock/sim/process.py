@@ -327,7 +327,8 @@ class SimInstance:
         now = self._machine.now()
         self.told_gone = True
         for execution in self._sent.values():
-            execution.told = now
+            if execution.fate in {Fate.DIED, Fate.KILLED, Fate.LOST}:
+                execution.told = now
         self._sent.clear()
         self._machine.bury(self)
         listener = self._machine.listener(self)

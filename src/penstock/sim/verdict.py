@@ -149,7 +149,7 @@ def _account(stored: StoredTask, executions: list[Execution]) -> Iterator[str]:
         yield f"it ran {len(sent)} times, and {len(outcomes)} attempts are recorded: {outcomes}"
     unsent = len(outcomes) - len(sent)  # attempts that ended before they were sent: their instance was gone by then
     for outcome, execution in zip(outcomes, sent, strict=False) if not unsent else ():
-        fate = execution.fate
+        fate = execution.fate if execution.told is not None else Fate.DIED  # the report of its end was lost
         assert fate is not None
         if outcome not in POSSIBLE[fate]:
             yield f"an execution ended {fate.value} and was recorded as {outcome.value}"

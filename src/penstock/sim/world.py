@@ -216,8 +216,13 @@ class World:
             "pipeline": self.scenario.pipelines,
         }
         merged = {**objects[kind][name], **patch}
-        merged = objects[kind][name] = {key: value for key, value in merged.items() if value is not None}
-        await self._change(kind, name, merged, self.engine.configurer.put(cast("Any", kind), name, merged))
+        merged = {key: value for key, value in merged.items() if value is not None}
+        try:
+            await self._change(kind, name, merged, self.engine.configurer.put(cast("Any", kind), name, merged))
+        except DiskFull:
+            self.ledger.note(self._loop.time(), f"the change of {name} was refused: the disk is full")
+        else:
+            objects[kind][name] = merged
 
     # steps ----------------------------------------------------------------------------------------------------------
     async def _do(self, step: Step) -> None:
@@ -310,7 +315,10 @@ class World:
     async def _do_pause(self, name: str, seconds: float) -> None:
         if name in self.diary.removed or self.scenario.pipelines[name].get("paused"):
             return
-        await self._ask(self.engine.pause(name, paused=True))
+        try:
+            await self._ask(self.engine.pause(name, paused=True))
+        except DiskFull:
+            return
         self.scenario.pipelines[name]["paused"] = True
         paused = self._loop.time()
         self._loop.call_later(seconds, self._resume_later, name, paused)
@@ -328,9 +336,13 @@ class World:
             await self.engine.pause(name, paused=False)
         except NotFound:
             self.ledger.note(self._loop.time(), f"{name} went before it was resumed")
+        except DiskFull:
+            self._loop.call_later(0.5, self._client, self._resume(name))
 
     async def _do_remove(self, name: str, tasks: Any) -> None:
         if name in self.diary.removed or len(self.diary.removed) + 1 == len(self.scenario.pipelines):
+            return
+        if self.server.store.full:
             return
         self.diary.removed.add(name)
         if tasks == "drain" and self.scenario.pipelines[name].get("paused"):
@@ -338,13 +350,14 @@ class World:
         await self._ask(self.engine.configurer.remove("pipeline", name, tasks))
 
     async def _do_deploy(self, name: str, version: int) -> None:
-        await self._ask(self.engine.configurer.deploy(name, f"{name}-{version}".encode(), None))
+        if not self.server.store.full:
+            await self._ask(self.engine.configurer.deploy(name, f"{name}-{version}".encode(), None))
 
     async def _do_break(self, name: str) -> None:
         """Deploy code that does not import; what was live stays live."""
         try:
             await self._ask(self.engine.configurer.deploy(name, b"broken", None))
-        except DeployFailed:
+        except (DeployFailed, DiskFull):
             return
         self.diary.surprises.append(f"broken code of {name} was deployed")
 
