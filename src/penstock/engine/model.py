@@ -122,7 +122,7 @@ class Fleet:
 
     __slots__ = (
         "blocked_until", "blueprint", "buckets", "env", "failures", "function", "idle_timer", "looking", "lowest",
-        "mean", "members", "name", "pinned", "progress", "running", "starting", "users",
+        "mean", "members", "name", "pinned", "progress", "running", "users",
     )  # fmt: skip
 
     def __init__(self, name: str, function: str, pinned: int | None, env: Mapping[str, str]) -> None:
@@ -132,7 +132,6 @@ class Fleet:
         self.env = env
         self.blueprint: Blueprint | None = None
         self.members: dict[int, Member] = {}
-        self.starting = 0
         self.users = 0  # pipelines that run here
         self.buckets: list[dict[int, Member]] = [{}, {}]
         self.lowest = 1

@@ -12,6 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.compute.protocol import Blueprint, PipelineContext
+from penstock.domain.errors import Conflict
 from penstock.domain.limits import Gate
 from penstock.domain.settings import SECTIONS, Kind, PipelineSpec, function_spec, limit_spec, pipeline_spec
 from penstock.domain.task import WAITING, State
@@ -138,7 +139,10 @@ class Reconciler:
     def _remove_pipeline(self, name: str) -> None:
         plant = self._plant
         pipe = plant.pipes.pop(name)
-        plant.admission.remove(name)
+        for task in plant.admission.remove(name):
+            call = plant.calls.get(task.id)
+            if call is not None and not call.done():
+                call.set_exception(Conflict(f"The pipeline '{name}' was removed before the call could start."))
         self._scheduler.discard(name)
         self._leave(pipe.fleet)
 

@@ -57,7 +57,7 @@ class Scaler:
         room = self._plant.functions[fleet.function].spec.max_instances - counted
         if room <= 0:
             return
-        coming = fleet.starting * slots
+        coming = slots * sum(member.state == STARTING and member.suspect is None for member in fleet.members.values())
         wanted = self._plant.admission.demand(fleet.name, now, room * slots + coming)
         launches = min(room, ceil((wanted - coming) / slots))
         useful = self._useful(fleet, wanted, now)
@@ -106,7 +106,6 @@ class Scaler:
         instance = self._plant.compute.launch(fleet.blueprint)
         member = Member(fleet, instance, now, suspect)
         fleet.members[instance.id] = self._plant.members[instance.id] = member
-        fleet.starting += 1
         return member
 
     def keep_warm(self, fleet: Fleet) -> None:
@@ -121,7 +120,6 @@ class Scaler:
         """Let admission fill the slots of an instance that is ready; a suspect's has none to give."""
         fleet = member.fleet
         member.reads = True
-        fleet.starting -= 1
         fleet.failures = 0
         if member.state != STARTING:
             return
@@ -174,7 +172,6 @@ class Scaler:
         if member is None:
             return None
         fleet = member.fleet
-        fleet.starting -= not member.reads
         if member.state == STARTING:
             fleet.failures += 1
             fleet.blocked_until = now + min(MOST_PAUSE, 0.1 * 2.0 ** min(fleet.failures, 10))
