@@ -82,6 +82,7 @@ class Engine:
         interrupted = await plant.store.recover(plant.project_id)
         if interrupted:
             log.warning("%d tasks were running when the server ended last time; they run again.", interrupted)
+        await self.scheduler.promote()
         await self.reconciler.open()
         await self._restore_limits()
         await self.scheduler.open()

@@ -11,8 +11,10 @@ from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from penstock.domain.task import State
+
 if TYPE_CHECKING:
-    from penstock.domain.task import Task
+    from penstock.domain.task import Attempt, Task
     from penstock.engine.model import Plant
     from penstock.engine.pump import Pump
 
@@ -33,6 +35,7 @@ class Scheduler:
         self._next_load = inf  # the earliest moment that is known to be in the store only
         self._loading = False
         self._left: set[int] = set()  # what left the heap while it was being loaded
+        self._awake: set[int] = set()  # what has been woken, and is still delayed in the store
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._job: asyncio.Task[None] | None = None
@@ -41,14 +44,17 @@ class Scheduler:
         """Get to know the loop that starts what is due."""
         self._pump = pump
 
-    async def open(self) -> None:
-        """Read what is due soon; what was due while nobody was here goes straight to the queues."""
+    async def promote(self) -> None:
+        """Let what came due while nobody was here wait in its queues, before these are counted."""
         plant = self._plant
         wall = plant.wall()
         after: tuple[float, int] | None = None
         while page := await plant.store.due(plant.project_id, wall, after, PAGE):
             await plant.store.promote(plant.project_id, [task.id for task in page])
             after = (page[-1].due or 0.0, page[-1].id)
+
+    async def open(self) -> None:
+        """Read what is due soon."""
         await self._load()
 
     def close(self) -> None:
@@ -75,6 +81,13 @@ class Scheduler:
         if self._loading:
             self._left.add(task_id)
         return self._tasks.pop(task_id, None)
+
+    def written(self, attempts: list[Attempt]) -> None:
+        """Hear that the store knows what became of tasks."""
+        if self._awake:
+            for attempt in attempts:
+                if attempt.state is not State.DELAYED or attempt.task.due == attempt.due:
+                    self._awake.discard(attempt.task.id)
 
     def discard(self, pipeline: str) -> None:
         """Forget the delayed tasks of a pipeline that is removed."""
@@ -113,6 +126,7 @@ class Scheduler:
             counts.delayed -= 1
             counts.queued += 1
             task.due = None
+            self._awake.add(task.id)
         plant.admission.put_back(present)
         self._pump.wake()
 
@@ -121,6 +135,7 @@ class Scheduler:
         self._loading = True
         try:
             plant = self._plant
+            self._left |= self._awake
             until = plant.wall() + AHEAD
             after = (self._loaded_until, 1 << 62)
             self._next_load = inf

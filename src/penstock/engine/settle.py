@@ -292,6 +292,7 @@ class Settle:
                 if self._notes:
                     await self._write_notes()
                 done, self._writing = self._writing, []
+                self._scheduler.written(done)
                 for attempt in done if self._waiters else ():
                     for future in self._waiters.pop(attempt.task.id, ()):
                         if not future.done():
