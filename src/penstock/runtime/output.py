@@ -47,7 +47,8 @@ class Output:
         self.current: ContextVar[Capture | None] = ContextVar("penstock_output", default=None)
         self.nobody = Capture(0)
         self.only = self.nobody
-        self.forked = False  # True in a process that the handler forked: there, all goes to the file
+        self.forked = False  # True in a process that the handler forked: there, all goes to the file, line by line
+        self._partial = ""
         self._send = send
         self._file = file
         self._path = box
@@ -61,7 +62,9 @@ class Output:
     def write(self, stream: int, text: str, capture: "Capture | None" = None) -> None:
         """Take text for an execution: the one given, else the one that this thread or coroutine belongs to."""
         if self.forked:
-            os.write(self._file, _encode(text))
+            self._partial += text
+            if "\n" in text:
+                self.flush_partial()
             return
         owner = capture or self.current.get() or self.only
         if owner.kept >= KEPT:
@@ -96,6 +99,12 @@ class Output:
             if capture.dropped:
                 self._send(_note_of(capture))
             capture.attempt = capture.kept = capture.dropped = 0
+
+    def flush_partial(self) -> None:
+        """Write what a forked process has printed to the file, at once, so that lines of several are not mixed."""
+        text, self._partial = self._partial, ""
+        if text:
+            os.write(self._file, _encode(text))
 
     def raw(self, attempt: int) -> bytes:
         """Return what came to the file since it was last asked, as output of that attempt, and empty the file."""
@@ -181,6 +190,11 @@ class Writer(io.TextIOBase):
     def writelines(self, lines: "Iterable[str]") -> None:  # type: ignore[override]
         """Take several texts."""
         self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Do nothing, for what was written is on its way; but forked processes end without further notice."""
+        if Writer.output is not None and Writer.output.forked:
+            Writer.output.flush_partial()
 
     def fileno(self) -> int:
         """Return the descriptor, for those who need one: what is written to it is found too, but later."""
