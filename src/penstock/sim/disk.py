@@ -16,7 +16,20 @@ from penstock.sim.ledger import Ledger
 from penstock.sim.script import Spread
 
 READS: Final = frozenset(
-    {"waiting", "due", "payloads", "task", "tasks", "counts", "objects", "changes", "versions", "output", "note"}
+    {
+        "waiting",
+        "due",
+        "payloads",
+        "task",
+        "tasks",
+        "counts",
+        "objects",
+        "changes",
+        "versions",
+        "output",
+        "note",
+        "notes",
+    }
 )
 WRITES: Final = frozenset(
     {"project", "enqueue", "record", "note_starts", "recover", "promote", "redrive", "discard", "apply", "add_version",

@@ -324,11 +324,11 @@ class World:
         self._loop.call_later(seconds, self._resume_later, name, paused)
 
     def _resume_later(self, name: str, paused: float) -> None:
-        if self._server is None or self._server.engine.plant.accepting is False:
+        away = self._server is None or not self._server.engine.plant.accepting
+        if away or self.server.store.full:
             self._loop.call_later(0.5, self._resume_later, name, paused)
         elif name not in self.diary.removed:
             self.diary.paused.append((name, paused, self._loop.time()))
-            self.scenario.pipelines[name].pop("paused", None)
             self._client(self._resume(name))
 
     async def _resume(self, name: str) -> None:
@@ -337,7 +337,9 @@ class World:
         except NotFound:
             self.ledger.note(self._loop.time(), f"{name} went before it was resumed")
         except DiskFull:
-            self._loop.call_later(0.5, self._client, self._resume(name))
+            self._loop.call_later(0.5, self._resume_later, name, inf)
+        else:
+            self.scenario.pipelines[name].pop("paused", None)
 
     async def _do_remove(self, name: str, tasks: Any) -> None:
         if name in self.diary.removed or len(self.diary.removed) + 1 == len(self.scenario.pipelines):
@@ -391,6 +393,10 @@ class World:
     # the end --------------------------------------------------------------------------------------------------------
     async def _calm_down(self) -> None:
         """Wait until nothing waits or runs any more; say what is left if that takes too long."""
+        self.server.store.full = False
+        for name, pipe in list(self.engine.plant.pipes.items()):
+            if pipe.spec.paused and not self.scenario.pipelines[name].get("paused"):
+                await self._ask(self.engine.pause(name, paused=False))
         until = self._loop.time() + PATIENCE
         pause = 0.5
         while self._loop.time() < until:
