@@ -216,7 +216,7 @@ def test_a_task_that_goes_on_keeps_the_history_of_its_attempts(world: World) -> 
         await store.record(project, [done(sent, finished=NOW + 8)])
         stored = await store.task(project, 1)
         assert stored is not None
-        assert (stored.state, stored.finished, stored.result) == (State.DONE, NOW + 8, b"1")
+        assert (stored.state, stored.finished, stored.due, stored.result) == (State.DONE, NOW + 8, NOW + 9, b"1")
         assert [each.number for each in stored.history] == [1, 2, 3]
         assert [(each.outcome, each.error, each.instance) for each in stored.history] == [
             (Outcome.ERROR, b"first", "i-1"), (Outcome.INTERRUPTED, None, ""), (Outcome.THROTTLED, b"third", "i-3"),
@@ -312,11 +312,12 @@ def test_dead_tasks_are_redriven_with_no_attempts_spent(world: World) -> None:
         sent = [*tasks(5), *tasks(2, "b", first=6)]
         await store.enqueue(project, sent)
         for each in sent:
-            each.attempts = 3
+            each.attempts, each.interruptions = 3, 2
         await store.record(project, [dead(each) for each in sent if each.id != 5])
         assert await store.redrive(project, "a", [2, 5, 6, 99], NOW + 3 * DAY) == 1
         (first, _) = await all_waiting(store, project, "a")
-        assert (first.id, first.attempts, first.expires, first.payload) == (2, 0, NOW + 3 * DAY, sent[1].payload)
+        assert (first.id, first.attempts, first.interruptions) == (2, 0, 0)
+        assert (first.expires, first.payload) == (NOW + 3 * DAY, sent[1].payload)
         stored = await store.task(project, 2)
         assert stored is not None
         assert [each.error for each in stored.history] == [b'{"type": "E"}']
@@ -403,6 +404,7 @@ def test_pruning_deletes_what_ended_and_nothing_else(world: World) -> None:
         assert sum(went) == 9
         assert ids(await store.tasks(project)) == [20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 4]
         assert ids(await store.tasks(project, pipeline="a", state=State.DONE)) == [12, 11, 10]
+        assert ids(await store.tasks(project, pipeline="a", before=11, limit=2)) == [10, 4]
         assert [line.task for _, line in await store.output(project)] == [4, 15]
         await store.record(project, [done(each, finished=NOW + 9) for each in sent[12:14]])
         assert await store.prune(project, NOW + 10, NOW, 100) == 2

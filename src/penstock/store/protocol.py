@@ -238,6 +238,9 @@ class Store(Protocol):
     async def note(self, project: int, name: str) -> bytes | None:
         """Return a named body, or None."""
 
+    async def notes(self, project: int, prefix: str) -> Mapping[str, bytes]:
+        """Return the bodies whose names begin with a prefix, by name."""
+
     async def prune(self, project: int, ended_before: float, now: float, limit: int) -> int:
         """Delete at most `limit` tasks that ended before a moment (dead ones stay), with what belongs to them.
 

@@ -356,6 +356,11 @@ class SqliteStore:
         row = await self._read.read(lambda reader: reader.row("note", project, name))
         return None if row is None else bytes(row[0])
 
+    async def notes(self, project: int, prefix: str) -> Mapping[str, bytes]:
+        """Return the bodies whose names begin with a prefix, by name."""
+        found = await self._read.read(lambda reader: reader.rows("notes", project, prefix))
+        return {name: bytes(body) for name, body in found}
+
     async def prune(self, project: int, ended_before: float, now: float, limit: int) -> int:
         """Delete at most `limit` tasks that ended before a moment, with what belongs to them; return how many rows went."""
         start = self._pruned.get(project, 0)

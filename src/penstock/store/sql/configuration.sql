@@ -59,6 +59,9 @@ DELETE FROM notes WHERE project = ?1 AND name = ?2;
 -- name: note
 SELECT body FROM notes WHERE project = ?1 AND name = ?2;
 
+-- name: notes
+SELECT name, body FROM notes WHERE project = ?1 AND name >= ?2 AND name < ?2 || char(1114111);
+
 -- name: count_lines
 UPDATE projects SET lines = lines + ?2 WHERE id = ?1 RETURNING lines;
 

@@ -173,15 +173,15 @@ SELECT json_group_array(id) FROM (
 );
 
 -- name: forget_filings
-DELETE FROM filings WHERE (project, pipeline, task) IN (
-    SELECT project, pipeline, id FROM tasks WHERE project = ?1 AND id IN (SELECT value FROM json_each(?2))
+DELETE FROM filings WHERE project = ?1 AND (pipeline, task) IN (
+    SELECT pipeline, id FROM tasks WHERE project = ?1 AND id IN (SELECT value FROM json_each(?2))
 );
 
 -- name: forget_keys
-DELETE FROM keys WHERE (project, pipeline, key) IN (
-    SELECT project, pipeline, key FROM tasks
+DELETE FROM keys WHERE project = ?1 AND (pipeline, key) IN (
+    SELECT pipeline, key FROM tasks
     WHERE project = ?1 AND id IN (SELECT value FROM json_each(?2)) AND key IS NOT NULL
-) AND task IN (SELECT value FROM json_each(?2));
+) AND +task IN (SELECT value FROM json_each(?2));
 
 -- name: forget_history
 DELETE FROM history WHERE project = ?1 AND task IN (SELECT value FROM json_each(?2));
@@ -198,6 +198,6 @@ DELETE FROM output WHERE project = ?1 AND position IN (
 );
 
 -- name: prune_keys
-DELETE FROM keys WHERE (project, pipeline, key) IN (
-    SELECT project, pipeline, key FROM keys INDEXED BY keys_expires WHERE project = ?1 AND expires <= ?2 LIMIT ?3
+DELETE FROM keys WHERE project = ?1 AND (pipeline, key) IN (
+    SELECT pipeline, key FROM keys INDEXED BY keys_expires WHERE project = ?1 AND expires <= ?2 LIMIT ?3
 );
