@@ -1,6 +1,7 @@
 """Limits: no window ever sees more than it may, what may start does, and a wait that is told is the right one."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.domain import limits
 from penstock.domain.limits import CATCH_UP, EXACT, Gate, Rate
 from penstock.domain.specs import RateSpec
 from penstock.sim.laws import exceeded
@@ -25,6 +27,14 @@ def specs(draw: st.DrawFn, style: str | None = None) -> RateSpec:
     chosen = style or draw(st.sampled_from(["smooth", "window"]))
     burst = float(n) if chosen == "window" else draw(st.sampled_from([1.0, 2.0, float(n)]))
     return RateSpec(n, draw(PERIODS), style=chosen, burst=burst, margin=draw(st.sampled_from([0.0, 0.02])))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_to_reserve() -> Iterator[None]:
+    """Let long periods need no blocks on disk here: `test_reserving` is about these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "LONG", inf)
+        yield
 
 
 @dataclass

@@ -35,6 +35,7 @@ class Admission:
         self.slots: dict[str, Slots] = {}
         self.hungry: dict[str, None] = {}  # pipelines whose next page should come from the store
         self.short: dict[str, None] = {}  # slots that a task was refused since the caller last cleared this
+        self.unreserved: dict[Gate, None] = {}  # gates that want another block of a long period on disk
         self._most = most
         self._memory = memory
         self._bytes = 0
@@ -101,6 +102,9 @@ class Admission:
             pipeline.own = self._own_gate(pipeline)
             pipeline.gates = (pipeline.own, *pipeline.gates)
         pipeline.own.held_until = max(pipeline.own.held_until, until)
+        if pipeline.place is WAITING:  # it no longer wants what it waits for there
+            self._leave(pipeline)
+            self._make_ready(pipeline)
 
     def hold_limit(self, name: str, until: float) -> None:
         """Let nothing pass a shared limit before a moment."""
@@ -191,6 +195,11 @@ class Admission:
                 pipeline.own.release()
                 self._opened(pipeline.own)
 
+    def reserved(self, gate: Gate) -> None:
+        """Let another block of a gate's long periods be used: it is on disk."""
+        gate.reserve()
+        self._opened(gate, sooner=True)
+
     def provide(self, slots: str, count: int) -> None:
         """Add free slots (negative: take away such as were free)."""
         place = self.slots.setdefault(slots, Slots(slots))
@@ -235,7 +244,7 @@ class Admission:
         for pipeline in place.waiters:
             room = min((gate.room(now) for gate in pipeline.gates), default=inf)
             backlog = inf if pipeline.queue.more else len(pipeline.queue)
-            wanted += min(room, backlog)
+            wanted += max(1.0, min(room, backlog))
             if wanted >= most:
                 return most
         return int(wanted)
@@ -323,6 +332,8 @@ class Admission:
                 return gate, now
             at = gate.ready_at(now, cost)
             if at > now:
+                if at == inf and gate.runs_out():
+                    self.unreserved[gate] = None
                 return gate, at
         slots = pipeline.slots
         if slots.free <= 0 or (slots is not via and slots.waiters is not None and slots.waiters.count):
@@ -361,6 +372,8 @@ class Admission:
         task = self._pop(pipeline)
         for gate in pipeline.gates:
             gate.take(now, task.cost)
+            if gate.long and gate.runs_out():
+                self.unreserved[gate] = None
         pipeline.slots.free -= 1
         if pipeline.own is None:
             pipeline.ungated += 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from penstock.domain.fairness import WaitQueue
@@ -24,6 +24,9 @@ CATCH_UP: Final = 0.050
 ROUNDING: Final = 1e-7
 """Seconds added to every period: sums of moments are rounded, and not even the last digit of a float may break the law."""
 
+LONG: Final = 60.0
+"""From this period on (seconds), what a rate has used outlives a crash: units are reserved on disk before they are used."""
+
 EXACT: Final = 128
 """Up to this many units per period every date is kept; above, dates are merged into runs of `period / 256`."""
 
@@ -35,7 +38,10 @@ class Rate:
     dates, run-length merged and rounded up, so that its size is bounded whatever n is.
     """
 
-    __slots__ = ("_dated", "_grain", "_paced", "_runs", "_tat", "burst", "interval", "metered", "n", "period", "smooth")
+    __slots__ = (
+        "_asked", "_dated", "_grain", "_paced", "_runs", "_tat", "burst", "interval", "metered", "n", "period", "reserved",
+        "smooth",
+    )  # fmt: skip
 
     def __init__(self, spec: RateSpec) -> None:
         self._runs: deque[list[float]] | None = (
@@ -45,6 +51,8 @@ class Rate:
         self._tat = -inf
         self._paced = 0.0  # the units by which the last start moved `_tat`
         self.interval = 0.0
+        self.reserved = 0.0  # units of a long period that may be charged before another block of them is on disk
+        self._asked = 1.0  # the most units that a task has asked for
         self.configure(spec)
 
     def configure(self, spec: RateSpec) -> None:
@@ -66,7 +74,10 @@ class Rate:
         self._dated = other._dated
 
     def ready_at(self, now: float, units: float, charged: float) -> float:
-        """Return when `units` can be taken, `now` at the earliest; inf while that depends on starts not yet dated."""
+        """Return when `units` can be taken, `now` at the earliest; inf while that depends on something else."""
+        self._asked = max(self._asked, units)
+        if units > self.reserved and self.period >= LONG:
+            return inf
         missing = units - self._free(now, charged)
         at = max(now, self._tat - self.burst) if self.smooth else now
         if missing <= 0:
@@ -80,6 +91,8 @@ class Rate:
     def room(self, now: float, charged: float) -> float:
         """Return how many units can be taken now, one after the other."""
         free = self._free(now, charged)
+        if self.period >= LONG:
+            free = min(free, self.reserved)
         if not self.smooth:
             return free
         if self._tat == -inf:
@@ -90,6 +103,7 @@ class Rate:
 
     def take(self, now: float, units: float) -> None:
         """Pace what follows; the units themselves are counted by the gate until they are dated."""
+        self.reserved -= units
         if self.smooth:
             self._tat = max(self._tat, now - CATCH_UP) + units * self.interval
             self._paced = units
@@ -108,6 +122,15 @@ class Rate:
                 run[2] += units
                 return
         runs.append([at, at, units])
+
+    @property
+    def block(self) -> float:
+        """Return how many units of a long period are reserved at once: 2 % of them, a task's worth at least."""
+        return max(self.n / 50, self._asked)
+
+    def runs_out(self) -> bool:
+        """Say whether another block of a long period should be reserved."""
+        return self.period >= LONG and self.reserved < max(self.block / 2, self._asked)
 
     def use_up(self, now: float) -> None:
         """Behave as if all units had just been used: what a crash forgot cannot be exceeded then."""
@@ -136,6 +159,15 @@ class Rate:
         return self.n - self._dated - charged
 
 
+class Used(NamedTuple):
+    """Hold what a rate has used: `dates` are [seconds ago, units] pairs, `open_units` may have been used since."""
+
+    period: float
+    metered: bool
+    dates: list[list[float]]
+    open_units: float
+
+
 class Gate:
     """Join the rates and the concurrency that one name stands for: a pipeline's own, a shared limit's, a function's.
 
@@ -147,6 +179,7 @@ class Gate:
         "concurrency",
         "held_until",
         "in_use",
+        "long",
         "name",
         "owner",
         "rates",
@@ -165,7 +198,8 @@ class Gate:
     ) -> None:
         self.name = name
         self.owner = owner  # the pipeline whose own gate this is: nobody else can wait here
-        self.rates = tuple(Rate(spec) for spec in rates)
+        self.rates: tuple[Rate, ...] = ()
+        self.long = False  # some rate's use has to outlive a crash
         self.concurrency = concurrency
         self.held_until = -inf
         self.in_use = 0
@@ -173,6 +207,8 @@ class Gate:
         self.undated_cost = 0.0
         self.waiters: WaitQueue[Pipeline] | None = None  # made when something first waits here
         self.wakes_at = inf
+        if rates:
+            self.configure(rates, concurrency)
 
     def configure(self, rates: tuple[RateSpec, ...], concurrency: int | None) -> None:
         """Change the limits in place. A rate keeps the dates of the one with its period, else of the longest one.
@@ -192,6 +228,7 @@ class Gate:
                     rate.inherit(longest[metered])
             fresh.append(rate)
         self.rates = tuple(fresh)
+        self.long = any(rate.period >= LONG for rate in self.rates)
         self.concurrency = concurrency
 
     def most_cost(self) -> float:
@@ -218,18 +255,44 @@ class Gate:
         return room
 
     def use_up(self, now: float) -> None:
-        """Behave as if all rates had just been used up."""
+        """Behave as if all rates of short periods had just been used up; long ones have their reserved blocks."""
         for rate in self.rates:
-            rate.use_up(now)
+            if rate.period < LONG:
+                rate.use_up(now)
 
-    def dates(self, now: float) -> list[list[list[float]]]:
-        """Return what each rate has used that still counts, to be kept over a clean stop."""
-        return [rate.dates(now) for rate in self.rates]
+    def runs_out(self) -> bool:
+        """Say whether another block of some long period should be reserved."""
+        return self.long and any(rate.runs_out() for rate in self.rates)
 
-    def restore(self, now: float, dates: list[list[list[float]]], away: float) -> None:
-        """Take back what `dates` returned, `away` seconds later."""
-        for rate, used in zip(self.rates, dates, strict=False):
-            rate.restore(now, used, away)
+    def used(self, now: float, *, ahead: bool) -> list[Used]:
+        """Return what each rate has used that still counts, to be kept on disk.
+
+        `ahead` counts what runs undated and what is reserved, the next block included, as used at the moment of the
+        restart: so a crash is never an excess, and costs two blocks at most.
+        """
+        kept = []
+        for rate in self.rates:
+            open_units = 0.0
+            if ahead:
+                open_units = (self.undated_cost if rate.metered else self.undated_tasks) + rate.reserved + rate.block
+            kept.append(Used(rate.period, rate.metered, rate.dates(now), open_units))
+        return kept
+
+    def reserve(self) -> None:
+        """Let another block be used of each rate that runs out: it is on disk now."""
+        for rate in self.rates:
+            if rate.runs_out():
+                rate.reserved += rate.block
+
+    def restore(self, now: float, kept: list[Used], away: float) -> None:
+        """Take back what `used` returned, `away` seconds later; rates find theirs by period and meter."""
+        known = {(used.period, used.metered): used for used in kept}
+        for rate in self.rates:
+            used = known.get((rate.period, rate.metered))
+            if used is not None:
+                rate.restore(now, used.dates, away)
+                if used.open_units and rate.period >= LONG:
+                    rate.date(now, min(used.open_units, rate.n))
 
     def take(self, now: float, cost: float) -> None:
         """Let one task pass: charge it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
@@ -19,19 +18,17 @@ from penstock.engine.model import DIRECT, Plant
 from penstock.engine.pruner import Pruner
 from penstock.engine.pump import Pump
 from penstock.engine.reconciler import Reconciler
+from penstock.engine.reserver import Reserver
 from penstock.engine.scaler import Scaler
 from penstock.engine.scheduler import Scheduler
 from penstock.engine.settle import Settle
+from penstock.store.protocol import StoredTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from penstock.compute.protocol import Compute
-    from penstock.domain.limits import Gate
-    from penstock.store.protocol import Store, StoredTask
-
-LIMITS: Final = "limits"
-"""The note that keeps what limits have used, over a clean stop."""
+    from penstock.store.protocol import Store
 
 DRAIN: Final = 10.0
 """How long (seconds) a stopping server tries to write outcomes to a disk that does not take them."""
@@ -63,8 +60,10 @@ class Engine:
         self.intake = Intake(plant)
         self.reconciler = Reconciler(plant)
         self.configurer = Configurer(plant, self.reconciler, bundles)
+        self.reserver = Reserver(plant)
         self.pruner = Pruner(plant, keep_results)
-        self.pump.join(self.scaler, self.settle, self.deadlines)
+        self.pump.join(self.scaler, self.settle, self.deadlines, self.reserver)
+        self.reserver.join(self.pump)
         self.settle.join(self.pump, self.scaler, self.deadlines, self.scheduler)
         self.settle.emptied = self.configurer.emptied
         self.scheduler.join(self.pump)
@@ -84,7 +83,7 @@ class Engine:
             log.warning("%d tasks were running when the server ended last time; they run again.", interrupted)
         await self.scheduler.promote()
         await self.reconciler.open()
-        await self._restore_limits()
+        await self.reserver.open()
         await self.scheduler.open()
         plant.accepting = True
         await self.configurer.open()
@@ -108,42 +107,8 @@ class Engine:
             if not call.done():
                 call.set_exception(Unavailable("The server stops. Call again in a moment.", 1.0))
         await asyncio.wait([asyncio.ensure_future(self.settle.drain())], timeout=DRAIN)
-        await self._save_limits()
+        await self.reserver.close()
         await plant.store.close()
-
-    async def _save_limits(self) -> None:
-        plant = self.plant
-        now = plant.clock()
-        used = {name: gate.dates(now) for name, gate in self._gates().items()}
-        body = json.dumps({"at": plant.wall(), "used": {name: dates for name, dates in used.items() if any(dates)}})
-        await plant.store.save_note(plant.project_id, LIMITS, body.encode())
-
-    async def _restore_limits(self) -> None:
-        """Let limits go on where a clean stop left them; after a crash they begin as if just used up."""
-        plant = self.plant
-        note = await plant.store.note(plant.project_id, LIMITS)
-        await plant.store.save_note(plant.project_id, LIMITS, None)
-        now = plant.clock()
-        if note is None:
-            if plant.store.epoch > 1:
-                for gate in self._gates().values():
-                    gate.use_up(now)
-            return
-        saved = json.loads(note)
-        away = max(0.0, plant.wall() - saved["at"])
-        gates = self._gates()
-        for name, dates in saved["used"].items():
-            if name in gates:
-                gates[name].restore(now, dates, away)
-
-    def _gates(self) -> dict[str, Gate]:
-        """Return all gates, each by a name of its own."""
-        plant = self.plant
-        gates = {f"limit {name}": gate for name, gate in plant.admission.gates.items()}
-        for name, pipeline in plant.admission.pipelines.items():
-            if pipeline.own is not None:
-                gates[f"pipeline {name}"] = pipeline.own
-        return gates
 
     # tasks ----------------------------------------------------------------------------------------------------------
     async def task(self, task_id: int, wait: float = 0.0) -> StoredTask:
@@ -154,8 +119,10 @@ class Engine:
             ended = self.settle.wait_for(task_id) if wait else None
             try:
                 stored = await plant.store.task(plant.project_id, task_id)
-                if stored is None:
-                    raise NotFound("task", name_of(task_id))
+                if (stored is None or stored.state not in ENDED) and self.settle.pends(task_id):
+                    await self.settle.catch_up()
+                    continue
+                stored = stored or self._running_call(task_id)
                 left = until - plant.clock()
                 if ended is None or stored.state in ENDED or left <= 0:
                     return stored
@@ -163,6 +130,20 @@ class Engine:
             finally:
                 if ended is not None:
                     self.settle.forget(task_id, ended)
+
+    def _running_call(self, task_id: int) -> StoredTask:
+        """Return a synchronous call as it runs: the store hears of it at its end. Raises `NotFound`."""
+        attempt = self.plant.running_attempt(task_id)
+        if attempt is None:
+            raise NotFound("task", name_of(task_id))
+        running = self.plant.running[attempt]
+        task, started = running.task, running.started
+        return StoredTask(
+            id=task.id, pipeline=task.pipeline, state=State.RUNNING, outcome=None, priority=task.priority, cost=task.cost,
+            key=task.key, attempts=task.attempts, interruptions=task.interruptions, created=task.created, due=None,
+            expires=task.expires, started=None if started is None else started - self.plant.clock() + self.plant.wall(),
+            finished=None, version=running.version, result=None,
+        )  # fmt: skip
 
     def state_of(self, stored: StoredTask, running: Collection[int] | None = None) -> State:
         """Return where a task stands now: what the store has of one that has not ended may be behind.
@@ -198,7 +179,7 @@ class Engine:
     async def redrive(self, pipeline: str, ids: Sequence[int] | None) -> int:
         """Let dead tasks (all of a pipeline's, or those named) wait again with no attempts spent; return how many."""
         plant, pipe = self.plant, self.intake.pipe(pipeline)
-        await self.settle.drain()
+        await self.settle.catch_up()
         number = await plant.store.redrive(plant.project_id, pipeline, ids, plant.wall() + pipe.spec.max_age)
         pipe.counts.dead -= number
         pipe.counts.queued += number
@@ -209,7 +190,7 @@ class Engine:
     async def purge(self, pipeline: str) -> int:
         """Delete a pipeline's dead tasks; return how many."""
         plant, pipe = self.plant, self.intake.pipe(pipeline)
-        await self.settle.drain()
+        await self.settle.catch_up()
         number = await plant.store.discard(plant.project_id, pipeline, (State.DEAD,))
         pipe.counts.dead -= number
         return number

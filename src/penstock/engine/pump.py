@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from penstock.domain.task import Task
     from penstock.engine.deadlines import Deadlines
     from penstock.engine.model import Member, Plant
+    from penstock.engine.reserver import Reserver
     from penstock.engine.scaler import Scaler
     from penstock.engine.settle import Settle
 
@@ -50,9 +51,9 @@ class Pump:
         self._jobs: set[asyncio.Task[None]] = set()
         self.halted = False
 
-    def join(self, scaler: Scaler, settle: Settle, deadlines: Deadlines) -> None:
+    def join(self, scaler: Scaler, settle: Settle, deadlines: Deadlines, reserver: Reserver) -> None:
         """Get to know the loops that starts are passed on to."""
-        self._scaler, self._settle, self._deadlines = scaler, settle, deadlines
+        self._scaler, self._settle, self._deadlines, self._reserver = scaler, settle, deadlines, reserver
 
     def wake(self) -> None:
         """Run once in this turn of the event loop."""
@@ -75,6 +76,8 @@ class Pump:
             self._send(admitted.starts, now)
         self._drop(admitted)
         self._scaler.run_once(now)
+        if plant.admission.unreserved:
+            self._reserver.wake()
         for name in plant.admission.hungry:
             self._page(name)
         plant.admission.hungry.clear()

@@ -233,6 +233,16 @@ class Settle:
         """Return the ids of tasks whose outcome the store does not know yet."""
         return {attempt.task.id for attempt in self._pending} | {attempt.task.id for attempt in self._writing}
 
+    def pends(self, task_id: int) -> bool:
+        """Say whether the store is about to hear of a task."""
+        return any(one.task.id == task_id for batch in (self._pending, self._writing) for one in batch)
+
+    async def catch_up(self) -> None:
+        """Return when all outcomes that there are now are in the store."""
+        batch = self._pending or self._writing
+        if batch:
+            await self.wait_for(batch[-1].task.id)
+
     def wait_for(self, task_id: int) -> asyncio.Future[None]:
         """Return a future that is done when the next outcome of a task is in the store."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,0 +1,123 @@
+"""What limits have used, kept over restarts.
+
+A clean stop writes it all down. Against a crash, units of long periods (a minute and more) are reserved on disk in blocks
+before they are used: after it, what was reserved counts as used, so no window is exceeded and two blocks at most are lost.
+Short periods begin as if they had just been used up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from penstock.domain.errors import PenstockError
+from penstock.domain.limits import Used
+
+if TYPE_CHECKING:
+    from penstock.domain.limits import Gate
+    from penstock.engine.model import Plant
+    from penstock.engine.pump import Pump
+
+STOPPED: Final = "limits"
+"""The note of a clean stop: what all limits have used."""
+
+RESERVED: Final = "reserved "
+"""Prefix of the notes of single limits with long periods."""
+
+RETRY_PAUSE: Final = 0.25
+
+log = logging.getLogger(__name__)
+
+
+class Reserver:
+    """Reserve blocks, and remember what was used."""
+
+    def __init__(self, plant: Plant) -> None:
+        self._plant = plant
+        self._job: asyncio.Task[None] | None = None
+
+    def join(self, pump: Pump) -> None:
+        """Get to know the loop that starts what a new block lets start."""
+        self._pump = pump
+
+    async def open(self) -> None:
+        """Let limits go on where the last server left them."""
+        plant = self._plant
+        stopped = await plant.store.note(plant.project_id, STOPPED)
+        if stopped is not None:
+            self._restore(json.loads(stopped), plant.clock())
+            await plant.store.save_note(plant.project_id, STOPPED, None)
+        elif plant.store.epoch > 1:
+            reserved = await plant.store.notes(plant.project_id, RESERVED)
+            for body in reserved.values():
+                self._restore(json.loads(body), plant.clock())
+            for gate in self._gates().values():
+                gate.use_up(plant.clock())
+
+    async def close(self) -> None:
+        """Write down what all limits have used."""
+        plant = self._plant
+        if self._job is not None:
+            self._job.cancel()
+        now = plant.clock()
+        used = {name: gate.used(now, ahead=False) for name, gate in self._gates().items() if gate.rates}
+        await plant.store.save_note(plant.project_id, STOPPED, self._body(used))
+
+    def wake(self) -> None:
+        """Reserve blocks for the limits that run out of them."""
+        if self._job is None:
+            self._job = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._plant.admission.unreserved:
+                await self._reserve()
+        except PenstockError as error:
+            log.warning("Units of limits could not be reserved, what needs them waits: %s", error)
+            await asyncio.sleep(RETRY_PAUSE)
+        finally:
+            self._job = None
+            self._pump.wake()
+
+    async def _reserve(self) -> None:
+        """Write what each limit has used and may use next; all that ask together go into one commit."""
+        plant = self._plant
+        now = plant.clock()
+        gates = [gate for gate in plant.admission.unreserved if gate.runs_out()]
+        plant.admission.unreserved.clear()
+        writes = [
+            plant.store.save_note(
+                plant.project_id, RESERVED + _name(gate), self._body({_name(gate): gate.used(now, ahead=True)})
+            )
+            for gate in gates
+        ]
+        try:
+            await asyncio.gather(*writes)
+        except PenstockError:
+            plant.admission.unreserved.update(dict.fromkeys(gates))
+            raise
+        for gate in gates:
+            plant.admission.reserved(gate)
+        self._pump.wake()
+
+    def _body(self, used: dict[str, list[Used]]) -> bytes:
+        return json.dumps({"at": self._plant.wall(), "used": used}).encode()
+
+    def _restore(self, saved: dict[str, Any], now: float) -> None:
+        away = max(0.0, self._plant.wall() - saved["at"])
+        gates = self._gates()
+        for name, used in saved["used"].items():
+            if name in gates:
+                gates[name].restore(now, [Used(*one) for one in used], away)
+
+    def _gates(self) -> dict[str, Gate]:
+        """Return all gates, each by a name of its own."""
+        admission = self._plant.admission
+        own = (pipeline.own for pipeline in admission.pipelines.values() if pipeline.own is not None)
+        return {_name(gate): gate for gate in (*admission.gates.values(), *own)}
+
+
+def _name(gate: Gate) -> str:
+    return f"{'limit' if gate.owner is None else 'pipeline'} {gate.name}"
