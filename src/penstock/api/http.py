@@ -30,7 +30,7 @@ IDLE: Final = 30
 class Connection(HttpToolsProtocol):
     """Be one connection. A client whose request is too slow, or whose headers are too large, is let go."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch the clock."""
         super().connection_made(transport)
         self._head_bytes: int | None = 0  # None: no head is being read

@@ -21,6 +21,7 @@ async def task_page(
     """Answer with tasks, newest first; those whose state the store knows late are shown as they are now."""
     plant = engine.plant
     at = None if before is None else task_id_of(before)
+    await engine.settle.catch_up()
     found = await plant.store.tasks(plant.project_id, pipeline=pipeline, state=state, before=at, limit=limit)
     running = plant.running_tasks()
     views = [task_view(engine, one, running) for one in found]

@@ -1,0 +1,36 @@
+"""The functions that the tests deploy."""
+
+import os
+import time
+from typing import Any
+
+from penstock import Throttled
+
+
+def echo(event: Any, context: Any) -> Any:
+    return event
+
+
+def params(event: Any, context: Any) -> Any:
+    return context.params
+
+
+def loud(event: Any, context: Any) -> None:
+    print(event)
+
+
+def fails(event: Any, context: Any) -> None:
+    raise ValueError(f"{event} is no good")
+
+
+def dies(event: Any, context: Any) -> None:
+    os._exit(3)
+
+
+def sleeps(event: Any, context: Any) -> Any:
+    time.sleep(event)
+    return event
+
+
+def throttled(event: Any, context: Any) -> None:
+    raise Throttled("later", retry_after=event)
