@@ -118,9 +118,10 @@ class Engine:
         while True:
             ended = self.settle.wait_for(task_id) if wait else None
             try:
-                stored = await plant.store.task(plant.project_id, task_id)
-                if (stored is None or stored.state not in ENDED) and self.settle.pends(task_id):
+                if self.settle.pends(task_id):
                     await self.settle.catch_up()
+                stored = await plant.store.task(plant.project_id, task_id)
+                if stored is None and self.settle.pends(task_id):
                     continue
                 stored = stored or self._running_call(task_id)
                 left = until - plant.clock()
