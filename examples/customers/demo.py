@@ -171,7 +171,7 @@ def watch(console: Console, client: Client, names: Sequence[str], service: str, 
                 counts = ", ".join(
                     f"{each.name} {queued(each)} waiting {each.counts['done']} done" for each in pipelines
                 )
-                console.print(f"{counts}; the service saw {len(arrivals)} calls")
+                console.print(f"{counts}; the service saw {len(arrivals)} calls.")
             time.sleep(0.2 if console.is_terminal else 1.0)
             while remaining and client.task(remaining[0]).ended:
                 remaining.pop(0)
@@ -201,13 +201,13 @@ def flow(pipelines: Sequence[Pipeline], arrivals: Sequence[dict[str, Any]]) -> T
 
 def show_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
     """Print the verdicts as a table."""
-    columns = ("API key", "limit", "calls", "most in any second", "share of the limit used", "429s", "")
+    columns = ("API key", "limit", "calls", "most in 1 s", "limit used", "429s", "")
     table = Table(*columns, title="The verdict, from the service's own log of arrivals", title_justify="left", box=None)
     for each in verdicts:
         word = "[green]held[/green]" if each.held else "[red]exceeded[/red]"
-        cells = (f"{each.limit}/s", str(each.calls), str(each.most), f"{each.used:.1%}", str(each.refused))
+        cells = (f"{each.limit}/s", str(each.calls), str(each.most), f"{each.used:.0%}", str(each.refused))
         table.add_row(each.key, *cells, word)
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 def demonstrate(console: Console, options: argparse.Namespace, stack: ExitStack) -> bool:
@@ -245,7 +245,9 @@ def demonstrate(console: Console, options: argparse.Namespace, stack: ExitStack)
 def stay(console: Console, data: Path) -> None:
     """Say how to look around, and stay until Ctrl-C."""
     program = Path(sys.executable).with_name("penstock")
-    command = os.path.relpath(program) + ("" if data == Path(".penstock") else f" --data {data}")
+    command = min(os.path.relpath(program), str(program), key=len) + (
+        "" if data == Path(".penstock") else f" --data {data}"
+    )
     console.print("\nPenstock stays up. Look around from another terminal:")
     for words in (
         "ls",
@@ -253,7 +255,7 @@ def stay(console: Console, data: Path) -> None:
         "ls tasks -p customer-b -n 5",
         """send customer-a '{"character": "€"}' --wait""",
     ):
-        console.print(f"  {command} {words}", markup=False, highlight=False)
+        console.print(f"  {command} {words}", markup=False)
     console.print("Ctrl-C stops it.")
     signal.pause()
 
@@ -272,7 +274,7 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="end after the verdict: 0 if every limit held, else 1")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupt)
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
     try:
         with ExitStack() as stack:
             held = demonstrate(console, options, stack)

@@ -13,6 +13,7 @@ import math
 import socket
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -76,7 +77,8 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", options.port), backlog=1000) as listener:
         print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         app = service(quotas, options.seconds_per_call)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
 
 
 if __name__ == "__main__":

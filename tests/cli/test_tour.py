@@ -15,8 +15,6 @@ from typer.testing import CliRunner, Result
 from penstock.cli.main import app
 from penstock.client import Client, ServerUnreachable
 
-pytest.importorskip("penstock.app")
-
 CODE = """
 import sys
 
