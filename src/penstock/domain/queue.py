@@ -22,15 +22,23 @@ def key_of(task: Task) -> Key:
 
 
 class Queue:
-    """Hold the prefix. A task that is not durable is nowhere else, so it always stays in it."""
+    """Hold the prefix. A task that is not durable is nowhere else, so it always stays in it.
 
-    __slots__ = ("_arrived", "_tasks", "bytes", "horizon", "more")
+    A page shows the store as it was a while ago. So what came in since it was asked for is left out of it, and the page as
+    a whole is worth nothing if the prefix was cut meanwhile: what was cut off would never be read again. And it is read up
+    to the first task only that was left to the store meanwhile.
+    """
+
+    __slots__ = ("_arrived", "_asked", "_cuts", "_met", "_tasks", "bytes", "horizon", "more")
 
     def __init__(self) -> None:
         self._tasks: deque[Task] | None = None  # None costs an idle pipeline nothing
         self.bytes = 0
         self.more = False
-        self._arrived = False  # something went to the store only since the last page was asked for
+        self._arrived: Key | None = None  # the first that was left to the store since the last page was asked for
+        self._cuts = 0  # how often tasks that were in the prefix were left to the store
+        self._asked = 0  # the same when the last page was asked for
+        self._met: set[int] | None = None  # what came in since; None while no page is awaited
         self.horizon: Key | None = None  # with `more`, durable tasks behind this are in the store only
 
     def __len__(self) -> int:
@@ -58,10 +66,11 @@ class Queue:
             behind = self.more and (self.horizon is None or key > self.horizon)
             if not behind and tasks is not None and len(tasks) >= most and key > key_of(tasks[-1]):
                 self.more, self.horizon, behind = True, key_of(tasks[-1]), True
+                self._cuts += 1
             if behind:
-                self._arrived = True
+                self._arrived = key if self._arrived is None else min(key, self._arrived)
                 return False
-        self._insert(task, key)
+        self._meet(task, key)
         while len(self) > most and self._evict():
             pass
         return True
@@ -69,23 +78,31 @@ class Queue:
     def put_back(self, task: Task) -> None:
         """Take in a task that has been out. It stays here: the store may still hold it as running or delayed."""
         task.pinned = True
-        self._insert(task, key_of(task))
+        self._meet(task, key_of(task))
 
     def ask_page(self) -> Key | None:
         """Return what the next page of the store begins behind (None: at its start)."""
-        self._arrived = False
+        self._arrived = None
+        self._asked, self._met = self._cuts, set()
         return self.horizon
 
     def page_in(self, tasks: list[Task], upto: Key | None) -> None:
         """Take in a page of the store. `upto` is the last key that was read, None if the store has nothing behind the page."""
+        met, self._met = self._met, None
+        if self._asked != self._cuts:
+            self.more = True
+            return
+        arrived = self._arrived
+        if arrived is not None and (upto is None or arrived < upto):
+            tasks, upto = [task for task in tasks if key_of(task) < arrived], None
         for task in tasks:
-            self._insert(task, key_of(task))
+            if met is None or task.id not in met:
+                self._insert(task, key_of(task))
+        self.more = upto is not None or arrived is not None
         if upto is not None:
-            self.more, self.horizon = True, upto
-        else:
-            self.more = self._arrived
-            if tasks:
-                self.horizon = key_of(tasks[-1])
+            self.horizon = upto
+        elif tasks:
+            self.horizon = key_of(tasks[-1])
 
     def remove(self, task_id: int) -> Task | None:
         """Take a task out wherever it stands; None if it is not here."""
@@ -107,12 +124,18 @@ class Queue:
         kept = [task for task in self._tasks or () if task.pinned or not task.durable]
         self._tasks = deque(kept) if kept else None
         self.bytes = sum(map(size_of, kept))
-        self.more, self.horizon, self._arrived = True, None, True
+        self.more, self.horizon = True, None
+        self._cuts += 1
         return before - self.bytes
 
     def tasks(self) -> list[Task]:
         """Return the prefix in order."""
         return list(self._tasks or ())
+
+    def _meet(self, task: Task, key: Key) -> None:
+        if self._met is not None:
+            self._met.add(task.id)
+        self._insert(task, key)
 
     def _insert(self, task: Task, key: Key) -> None:
         tasks = self._tasks
@@ -138,6 +161,7 @@ class Queue:
         if not self._tasks[-1].durable or self._tasks[-1].pinned:
             return False
         self.bytes -= size_of(self._tasks.pop())
+        self._cuts += 1
         self.more, self.horizon = True, key_of(self._tasks[-1])
         return True
 

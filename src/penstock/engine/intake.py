@@ -88,11 +88,15 @@ class Intake:
         tasks = [self._task(name, item, wall, expires) for item in items]
         counts = pipe.counts
         counts.queued += len(tasks)
+        sending = [task.id for task in tasks]
+        plant.sending.update(sending)
         try:
             known = await plant.store.enqueue(plant.project_id, tasks)
         except BaseException:
             counts.queued -= len(tasks)
             raise
+        finally:
+            plant.sending.difference_update(sending)
         if known:
             counts.queued -= len(known)
             ids = [known.get(position, task.id) for position, task in enumerate(tasks)]

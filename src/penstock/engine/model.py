@@ -202,6 +202,7 @@ class Plant:
         self.fleets: dict[str, Fleet] = {}
         self.members: dict[int, Member] = {}
         self.running: dict[int, Running] = {}
+        self.sending: set[int] = set()  # tasks that the store may have already, and admission will hear of
         self.calls: dict[int, asyncio.Future[Attempt]] = {}  # synchronous calls that wait for their end, by task
         self.accepting = False
         self.stopping = False  # instances are being ended by a clean stop: that costs their tasks nothing

@@ -209,7 +209,7 @@ class Pump:
                 plant.pipes[name].paging = False
         if name not in plant.admission.pipelines:
             return
-        known |= self._known(name)
+        known |= self._known(name) | plant.sending
         upto = key_of(page[-1]) if len(page) == PAGE else None
         plant.admission.page_in(name, [task for task in page if task.id not in known], upto)
         self.wake()
