@@ -22,6 +22,9 @@ from penstock.domain.task import Task
 ALARM: Final = -1
 """The ticket of an entry in the heap that stands for the expiry of a blocked pipeline's head."""
 
+ELDER: Final = 0.5
+"""Seconds of waiting after which units are kept, as they free, for a pipeline that needs several limits at once."""
+
 ALONE: Final = 64
 """How many tasks a pipeline starts in one turn when nobody else wants one."""
 
@@ -43,6 +46,7 @@ class Admission:
         self._open: dict[Gate | Slots, None] = {}  # gates that may have room for those who wait there
         self._moments: list[tuple[float, int, Pipeline | Gate, int]] = []
         self._count = 0
+        self._elder: Pipeline | None = None  # the one pipeline for which units are kept: with one there is no deadlock
         self._typical = 1.0  # the cost of a usual task, to size turns with
 
     # configuration ------------------------------------------------------------------------------------------------
@@ -309,7 +313,8 @@ class Admission:
                 if gratis or gate is not via:
                     pipeline.credit = min(pipeline.credit, task.cost)
                 pipeline.resumes = pipeline.credit >= task.cost
-                self._block(pipeline, gate, at, now, wall, called=gate is via)
+                called = gate is via or self._is_elder(pipeline, gate, via, now)
+                self._block(pipeline, gate, at, now, wall, called=called)
                 return gate
             result.starts.append(self._start(pipeline, now))
             if gratis:
@@ -318,7 +323,8 @@ class Admission:
                 pipeline.credit -= task.cost
             self._typical += 0.01 * (task.cost - self._typical)
             self._expire(pipeline, wall, result)
-        pipeline.credit, pipeline.resumes = 0.0, False
+        self._retire_elder(pipeline)
+        pipeline.credit, pipeline.resumes, pipeline.since = 0.0, False, inf
         pipeline.place, pipeline.waits_at = IDLE, None
         self._look_hungry(pipeline)
         return None
@@ -328,13 +334,16 @@ class Admission:
     ) -> tuple[Gate | Slots | None, float]:
         """Return the first gate that a task cannot pass now, and until when; those who wait there already go first."""
         for gate in pipeline.gates:
-            if gate is not via and gate.waiters is not None and gate.waiters.count:
+            kept_for = gate.mark
+            if gate is not via and kept_for is not pipeline and gate.waiters is not None and gate.waiters.count:
                 return gate, now
             at = gate.ready_at(now, cost)
             if at > now:
                 if at == inf and gate.runs_out():
                     self.unreserved[gate] = None
                 return gate, at
+            if kept_for is not None and kept_for is not pipeline and gate.room(now) < cost + 1:
+                return gate, now
         slots = pipeline.slots
         if slots.free <= 0 or (slots is not via and slots.waiters is not None and slots.waiters.count):
             return slots, inf
@@ -345,6 +354,7 @@ class Admission:
     ) -> None:
         """Put a pipeline where it waits; one that was called and could not go keeps its turn."""
         pipeline.waits_at = gate
+        pipeline.since = min(pipeline.since, now)
         self._look_hungry(pipeline)
         if gate is pipeline.own:
             if at < inf:
@@ -368,8 +378,33 @@ class Admission:
                 self._push_moment(at, gate, 0)
         self._set_alarm(pipeline, now, wall)
 
+    def _is_elder(self, pipeline: Pipeline, gate: Gate | Slots, via: Gate | Slots | None, now: float) -> bool:
+        """Keep the unit that a pipeline was called for, if it has waited for long and another gate blocks it now.
+
+        Such a pipeline goes first at that other gate: what is kept for it stays unused as short as can be.
+        """
+        if gate is pipeline.own or not isinstance(via, Gate):
+            self._retire_elder(pipeline)
+            return False
+        if now - pipeline.since < ELDER or self._elder not in {None, pipeline}:
+            return False
+        self._elder = pipeline
+        via.mark = pipeline
+        return True
+
+    def _retire_elder(self, pipeline: Pipeline) -> None:
+        """Keep nothing for a pipeline any more."""
+        if self._elder is pipeline:
+            self._elder = None
+            for gate in pipeline.gates:
+                if gate.mark is pipeline:
+                    gate.mark = None
+                    self._opened(gate)
+
     def _start(self, pipeline: Pipeline, now: float) -> Start:
         task = self._pop(pipeline)
+        pipeline.since = inf
+        self._retire_elder(pipeline)
         for gate in pipeline.gates:
             gate.take(now, task.cost)
             if gate.long and gate.runs_out():
@@ -432,6 +467,7 @@ class Admission:
 
     def _leave(self, pipeline: Pipeline) -> None:
         """Take a pipeline out of wherever it is."""
+        self._retire_elder(pipeline)
         if pipeline.place is WAITING and pipeline.waits_at is not None and pipeline.waits_at.waiters is not None:
             pipeline.waits_at.waiters.leave(pipeline)
             self._opened(pipeline.waits_at)  # it may have been what the others waited behind

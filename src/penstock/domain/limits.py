@@ -180,6 +180,7 @@ class Gate:
         "held_until",
         "in_use",
         "long",
+        "mark",
         "name",
         "owner",
         "rates",
@@ -199,6 +200,7 @@ class Gate:
         self.name = name
         self.owner = owner  # the pipeline whose own gate this is: nobody else can wait here
         self.rates: tuple[Rate, ...] = ()
+        self.mark: Pipeline | None = None  # whom a unit is kept for, that waits for another gate's too
         self.long = False  # some rate's use has to outlive a crash
         self.concurrency = concurrency
         self.held_until = -inf
