@@ -11,7 +11,7 @@ from penstock.compute.protocol import Run
 from penstock.domain.errors import PenstockError
 from penstock.domain.queue import key_of
 from penstock.domain.task import Attempt, Outcome, State
-from penstock.engine.model import Running
+from penstock.engine.model import READY, Running
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -152,6 +152,9 @@ class Pump:
                 log.warning("The payload of %r could not be read, its instance gets none: %s", task, error)
                 payload = b""
         if attempt not in running.member.busy or running.outcome_given:
+            return
+        if running.member.state != READY:  # it was stopped meanwhile, and takes nothing more
+            self._settle.unsent(attempt, running)
             return
         running.sent = plant.clock()
         running.deadline = running.sent + running.timeout

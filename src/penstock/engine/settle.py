@@ -182,6 +182,17 @@ class Settle:
             body = _error("Cancelled", "The task was cancelled while it ran.")
         self._conclude(running, outcome, body, self._plant.wall(), offset)
 
+    def unsent(self, attempt: int, running: Running) -> None:
+        """Let a task wait again whose instance takes no more, before it was sent there."""
+        plant, member = self._plant, running.member
+        del member.busy[attempt], plant.running[attempt]
+        member.fleet.running -= 1
+        plant.admission.finish(running.start, None)
+        offset = plant.wall() - plant.clock()
+        self._conclude(running, Outcome.INTERRUPTED, None, plant.wall(), offset)
+        self._deadlines.settle_tainted(member)
+        self._pump.wake()
+
     def _conclude(self, running: Running, outcome: Outcome, body: bytes | None, at: float, offset: float) -> None:
         task, pipe = running.start.task, running.pipe
         sequel = follow(task, outcome, pipe.spec.attempts, pipe.spec.backoff, self._plant.rng.random())

@@ -122,9 +122,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
         What the tasks touch while they unwind must have been cut off before, as a killed process touches nothing.
         """
-        mine = [task for task in asyncio.all_tasks(self) if self._lives.get(task) is life]
         for _ in range(100):
-            mine = [task for task in mine if not task.done()]
+            mine = [task for task in asyncio.all_tasks(self) if self._lives.get(task) is life]
             if not mine:
                 break
             for task in mine:

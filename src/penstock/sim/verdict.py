@@ -139,7 +139,8 @@ def _account(stored: StoredTask, executions: list[Execution]) -> Iterator[str]:
     ):
         outcomes.append(stored.outcome)
     charged = sum(outcome in CHARGED for outcome in outcomes)
-    if stored.attempts != charged:
+    ended_running = stored.outcome is Outcome.CANCELLED  # then its last attempt, if it had begun one, was charged too
+    if stored.attempts not in {charged, charged + ended_running}:
         yield f"{stored.attempts} attempts are counted, {charged} were charged: {outcomes}"
     interrupted = sum(outcome is Outcome.INTERRUPTED for outcome in outcomes)
     if stored.interruptions != interrupted:
