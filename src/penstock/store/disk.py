@@ -65,10 +65,10 @@ class Ballast:
         self._path.unlink(missing_ok=True)
 
     def restore(self) -> bool:
-        """Put the ballast back if the disk has room for it and as much again; tell whether it is held now."""
+        """Put the ballast back if the disk has room for it and half as much again; tell whether it is held now."""
         if self.held:
             return True
-        if self.room() < 2 * self._size:
+        if self.room() < self._size + self._size // 2:
             return False
         try:
             with self._path.open("wb", buffering=0) as file:

@@ -8,6 +8,11 @@ from penstock.domain.errors import Fenced, PenstockError
 from penstock.store.statements import Rows, migrations, statements
 
 OLDEST_SQLITE: Final = (3, 35, 0)
+LOG_PAGES: Final = 1000
+"""Pages of log after which it is moved into the database within a commit, which then takes some milliseconds longer.
+Larger logs were measured to be slower: every page by which the file grows makes its fsync dearer."""
+MOST_LOG: Final = 64 << 20
+"""Bytes to which a log that one large transaction has blown up shrinks again."""
 
 
 def connect(path: Path, *, fsync: bool) -> sqlite3.Connection:
@@ -16,6 +21,7 @@ def connect(path: Path, *, fsync: bool) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'OFF'}")
     connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("PRAGMA secure_delete = OFF")  # some builds wipe what they free, through the log
     return connection
 
 
@@ -33,6 +39,9 @@ class Session:
             )
         self.connection = connect(path, fsync=fsync)
         self.connection.execute("PRAGMA cache_size = -32768")
+        self.connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        self.connection.execute(f"PRAGMA journal_size_limit = {MOST_LOG}")
+        self._log = path.with_name(path.name + "-wal")
         self.key_ttl = key_ttl
         self.epoch = 0
         self.fresh: dict[int, int] = {}
@@ -89,6 +98,16 @@ class Session:
     def checkpoint(self) -> None:
         """Move what is in the log into the database as far as readers let it."""
         self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def spare(self, room: int | None) -> None:
+        """Be sparing of the disk while it has only that much room, in bytes; None ends it.
+
+        Outcomes are appended to the log. If all of the log fits into the database now, it is begun anew and needs no
+        further room; if not, moving it there by halves would use up the room that it needs to grow.
+        """
+        self.connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES if room is None else 0}").fetchall()
+        if room is not None and self._log.exists() and self._log.stat().st_size < room:
+            self.checkpoint()
 
     def run(self, name: str, *values: Any) -> sqlite3.Cursor:
         """Run a plain statement."""

@@ -33,9 +33,7 @@ CHECK_ROOM: Final = 0.5
 """Seconds between two looks for room while the disk is full."""
 PAUSE: Final = 0.05
 MOST_COMMITS: Final = 64
-"""After this many commits a pause of that many seconds is used to move the log into the database. Without pauses SQLite
-does it at every thousandth page, within a commit that is then some milliseconds longer. Larger logs were measured to be
-slower, since every page by which the file grows makes its fsync dearer."""
+"""After this many commits a pause of that many seconds is used to move the log into the database."""
 
 
 class Operation:
@@ -259,5 +257,7 @@ class Writer:
         if full == self.full:
             return
         self.full = full
+        with suppress(sqlite3.Error):
+            self.session.spare(self._ballast.room() if full else None)
         if self.watch_full is not None:
             self._call(self.watch_full, full)
