@@ -6,6 +6,7 @@ first connection is taken; at a stop new requests are refused, those inside are 
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -56,6 +57,9 @@ def serve(data: Path, host: str, port: int, ready: Callable[[str], None]) -> Non
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _allow_many_files()
+    _collect_garbage_seldom()
+    # Measured on two cores, CPU of the server for each: a single send 44 µs of HTTP with uvloop and 53 µs with asyncio, an
+    # invoke at 50 in flight 95 µs and 113 µs; a task of a batch costs the same with both.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(data, host, port, ready))
 
@@ -168,3 +172,12 @@ def _allow_many_files() -> None:
     """Raise the limit of open files as far as it goes: every connection takes one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _collect_garbage_seldom() -> None:
+    """Let the collector look at what was imported no more, and at the rest less often.
+
+    Tasks leave no cycles behind, so nearly all it does is in vain: a task of a batch costs 8 % less so.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

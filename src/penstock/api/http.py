@@ -27,12 +27,46 @@ IDLE: Final = 30
 """Seconds for which an idle connection is kept."""
 
 
+class Corked:
+    """Hold the head of an answer back until its body comes: both leave in one system call, and arrive in one packet."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._write = transport.write
+        self._close = transport.close
+        self._head = b""
+        self.is_closing = transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of an answer, or keep it if it is a head."""
+        if self._head:
+            self._write(self._head + data)
+            self._head = b""
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
+            self._head = data
+        else:
+            self._write(data)
+
+    def flush(self) -> None:
+        """Write a head that has no body."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Close once all is written."""
+        self.flush()
+        self._close()
+
+
 class Connection(HttpToolsProtocol):
     """Be one connection. A client whose request is too slow, or whose headers are too large, is let go."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch the clock."""
-        super().connection_made(transport)
+        self._corked = Corked(transport)
+        super().connection_made(self._corked)  # type: ignore[arg-type] # it has all that is used of a transport
         self._head_bytes: int | None = 0  # None: no head is being read
         self._reading_since: float | None = self.loop.time()
         self._watch = self.loop.call_later(PATIENCE, self._look_at_clock)
@@ -67,6 +101,11 @@ class Connection(HttpToolsProtocol):
         """Note that the request is here."""
         self._reading_since = None
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """See to it that an answer without a body leaves too."""
+        self._corked.flush()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, in our words, and let go."""
