@@ -147,7 +147,8 @@ def overlap_breaches(ledger: Ledger) -> list[str]:
     for task, executions in sorted(ledger.of_tasks().items()):
         begun = sorted((e for e in executions if e.started is not None), key=_start)
         for earlier, later in pairwise(begun):
-            overdue = later.sent >= earlier.sent + earlier.timeout
+            first, second = sorted((earlier, later), key=lambda execution: execution.sent)
+            overdue = second.sent >= first.sent + first.timeout
             if (earlier.ended is None or _start(later) < earlier.ended) and not overdue:
                 found.append(f"task {task:016x} ran twice at once, from {_start(later)!r} on")
             ended_well = earlier.fate is Fate.OK and earlier.told is not None and earlier.told < later.sent

@@ -230,7 +230,7 @@ class SimInstance:
         self._tell().answers.append(self._machine.now())
 
     def _leave_if_done(self) -> None:
-        if self._leaving and self.alive and not self._work and not self._inbox:
+        if self._leaving and self.alive and not self._work:
             self._flush()
             self.die(Exit(0, None, killed=False, detail="stopped"))
 

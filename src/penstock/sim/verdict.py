@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from penstock.domain.task import ENDED, RETRIED, Outcome, State
+from penstock.engine.pump import INLINE
 from penstock.sim import laws
 from penstock.sim.ledger import Execution, Fate
 from penstock.sim.world import Called, Sending, World
@@ -69,8 +70,14 @@ def _cost(world: World, task: int) -> float:
 
 
 def _pauses(world: World) -> Iterator[str]:
-    for name, begin, end in world.diary.paused:
-        for execution in world.ledger.executions:
+    """Check that nothing is sent within a pause, but for tasks that were admitted before and had to be prepared."""
+    known: set[int] = set()
+    for execution in world.ledger.executions:
+        again, task = execution.task in known, world.diary.tasks.get(execution.task)
+        known.add(execution.task)
+        if again or (task is not None and len(task.payload) > INLINE):
+            continue
+        for name, begin, end in world.diary.paused:
             if execution.pipeline == name and begin < execution.sent < end:
                 yield f"task {execution.task:016x} of {name} was sent at {execution.sent!r}, within a pause"
 

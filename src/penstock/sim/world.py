@@ -393,9 +393,10 @@ class World:
     # the end --------------------------------------------------------------------------------------------------------
     async def _calm_down(self) -> None:
         """Wait until nothing waits or runs any more; say what is left if that takes too long."""
+        await asyncio.sleep(15.0)  # by then every pause is over, unless its end was lost in a crash
         self.server.store.full = False
         for name, pipe in list(self.engine.plant.pipes.items()):
-            if pipe.spec.paused and not self.scenario.pipelines[name].get("paused"):
+            if pipe.spec.paused:
                 await self._ask(self.engine.pause(name, paused=False))
         until = self._loop.time() + PATIENCE
         pause = 0.5
