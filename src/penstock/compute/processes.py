@@ -110,19 +110,22 @@ def _end(find: Callable[[], list[Process]]) -> int:
 
 def _kill_and_wait(processes: list[Process]) -> None:
     poll = select.poll()
-    waiting: set[int] = set()
+    opened: set[int] = set()
+    left: set[int] = set()
     try:
         for process in processes:
             try:
                 descriptor = os.pidfd_open(process.pid)
             except OSError:
                 continue
-            waiting.add(descriptor)
+            opened.add(descriptor)
+            again = _read(process.pid)
+            if again is None or again.born != process.born:  # its parent may have changed; its birth cannot
+                continue
             poll.register(descriptor, select.POLLIN)
-            if _read(process.pid) == process:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        left = set(waiting)
+            left.add(descriptor)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         until = time.monotonic() + _PATIENCE
         while left and time.monotonic() < until:
             for descriptor, _ in poll.poll(100):
@@ -131,7 +134,7 @@ def _kill_and_wait(processes: list[Process]) -> None:
         if left:
             raise TimeoutError(f"{len(left)} processes of an earlier server do not end, {_PATIENCE} s after SIGKILL")
     finally:
-        for descriptor in waiting:
+        for descriptor in opened:
             os.close(descriptor)
 
 

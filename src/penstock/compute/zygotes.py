@@ -60,6 +60,7 @@ class Zygote:
         self.ready.add_done_callback(lambda done: done.exception())  # it may be that nobody waits for it
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._retired = False
+        self._believed = True
         self.launched: set[int] = set()
         self._loop = asyncio.get_running_loop()
         self._home = home
@@ -196,7 +197,7 @@ class Zygote:
 
     def _hear(self) -> None:
         """Act on what the zygote tells."""
-        while self._line.fileno() >= 0:
+        while self._believed:
             try:
                 message, files = control.receive(self._line)
                 for file in files:
@@ -209,6 +210,7 @@ class Zygote:
             except ConnectionError:
                 pass
             except (ValueError, TypeError, LookupError) as error:  # the user's code shares the zygote's process
+                self._believed = False
                 self._why = f"Its process sent compute what makes no sense: {error!r}."
                 self.kill_process()
             self._loop.remove_reader(self._line.fileno())
