@@ -227,4 +227,4 @@ class Plant:
 
     def running_tasks(self) -> set[int]:
         """Return the ids of all tasks that run now."""
-        return {running.task.id for running in self.running.values()}
+        return {running.task.id for running in self.running.values() if not running.outcome_given}
