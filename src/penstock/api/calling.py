@@ -4,12 +4,8 @@ The body has to be JSON and is refused if it is not, so that a handler never mee
 a microsecond for each kilobyte. An empty body is null.
 """
 
-import asyncio
-from typing import TYPE_CHECKING
-
 from penstock.api.exchange import (
     JSON,
-    ClientGone,
     Headers,
     Receive,
     Scope,
@@ -20,6 +16,7 @@ from penstock.api.exchange import (
     query_of,
     read_body,
     seconds_of,
+    unless_gone,
 )
 from penstock.api.lobby import Lobby
 from penstock.api.problems import problem_of_attempt
@@ -27,9 +24,6 @@ from penstock.domain.errors import BadRequest
 from penstock.domain.task import Outcome
 from penstock.engine.engine import Engine
 from penstock.engine.intake import MOST_CALL_PAYLOAD
-
-if TYPE_CHECKING:
-    from penstock.domain.task import Attempt
 
 
 async def invoke(
@@ -44,7 +38,7 @@ async def invoke(
         check_json(body, "The body")
     lobby.calls += 1
     try:
-        attempt = await _call(engine, name, body or b"null", timeout, receive)
+        attempt = await unless_gone(receive, engine.intake.call(name, body or b"null", timeout))
     finally:
         lobby.calls -= 1
     if attempt.outcome is Outcome.OK:
@@ -52,32 +46,6 @@ async def invoke(
         await answer(send, 200, attempt.body or b"null", JSON, task)
     else:
         await answer_problem(send, problem_of_attempt(attempt, _held_for(engine, name)))
-
-
-async def _call(engine: Engine, name: str, body: bytes, timeout: float | None, receive: Receive) -> "Attempt":
-    """Call, and let go of the task if the client does. Raises `ClientGone`."""
-    loop = asyncio.get_running_loop()
-    me = asyncio.current_task()
-    assert me is not None
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        me.cancel()
-
-    watcher = loop.create_task(watch())
-    try:
-        return await engine.intake.call(name, body, timeout)
-    except asyncio.CancelledError:
-        if gone:
-            me.uncancel()
-            raise ClientGone from None
-        raise
-    finally:
-        watcher.cancel()
 
 
 def _held_for(engine: Engine, name: str) -> float:

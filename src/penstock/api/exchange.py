@@ -1,7 +1,8 @@
 """Requests and answers as ASGI has them: the body within its bound, the answer in two messages."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -9,6 +10,8 @@ import msgspec
 from penstock.api.problems import MEDIA_TYPE, Problem
 from penstock.domain.errors import BadRequest, TooLarge
 from penstock.domain.units import UnitError, parse_duration
+
+T = TypeVar("T")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -56,6 +59,31 @@ async def read_body(receive: Receive, headers: Headers, bound: int = MOST_BODY) 
 
 def _too_large(bound: int) -> TooLarge:
     return TooLarge(f"The body is larger than the {bound} bytes that this route takes. Nothing of it was kept.")
+
+
+async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+    """Return what work comes to that a client waits for; cancel it if the client goes. Raises `ClientGone` then."""
+    waiting = asyncio.current_task()
+    assert waiting is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        waiting.cancel()
+
+    watcher = asyncio.get_running_loop().create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if gone:
+            waiting.uncancel()
+            raise ClientGone from None
+        raise
+    finally:
+        watcher.cancel()
 
 
 async def answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

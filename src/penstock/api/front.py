@@ -71,5 +71,5 @@ class Front:
                 return send_tasks(self._engine, pipeline, headers, receive, send)
             return invoke(self._engine, self._lobby, pipeline, scope, headers, receive, send)
         if len(parts) == 4 and parts[1] == "v1" and parts[2] == "tasks" and scope["method"] == "GET":
-            return show_task(self._engine, self._lobby, parts[3], scope, send)
+            return show_task(self._engine, self._lobby, parts[3], scope, receive, send)
         return None
