@@ -40,15 +40,19 @@ class Figure:
 
     def row(self) -> dict[str, Any]:
         """Return the figure as it stands in the line of JSON."""
-        row: dict[str, Any] = {"what": self.what, "value": None, "unit": self.unit}
-        if self.value is not None:
-            row["value"] = float(f"{self.value:.4g}")
-        if self.value is not None and self.target is not None:
-            row["target"] = f"{'≥' if self.sense == 'at least' else '≤'} {self.target:g}"
-            row["met"] = self.value >= self.target if self.sense == "at least" else self.value <= self.target
+        value = None if self.value is None else float(f"{self.value:.4g}")
+        row: dict[str, Any] = {"what": self.what, "value": value, "unit": self.unit}
+        if value is not None and self.target is not None:
+            row["target"] = f"{'≥' if self.sense == 'at least' else '≤'} {number(self.target)}"
+            row["met"] = value >= self.target if self.sense == "at least" else value <= self.target
         if self.note:
             row["note"] = self.note
         return row
+
+
+def number(value: float) -> str:
+    """Return a number as people read it: 12,300 or 0.204."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -281,7 +285,7 @@ def _busy_seconds() -> float:
 
 
 def memory(pid: int) -> dict[str, int]:
-    """Return the resident ("Rss") and proportional ("Pss") memory of a process in bytes."""
+    """Return the memory of a process in bytes: "Rss", and "Anonymous", which leaves out what it shares with files."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    return {"Rss": sizes["Rss"], "Pss": sizes["Pss"]}
+    return {"Rss": sizes["Rss"], "Anonymous": sizes["Anonymous"]}

@@ -29,7 +29,7 @@ class Server:
         return cpu_seconds(self.pid)
 
     def memory(self) -> dict[str, int]:
-        """Return the server process's memory ("Rss" and "Pss") in bytes, without its instances."""
+        """Return the server process's memory ("Rss" and "Anonymous") in bytes, without its instances."""
         return memory(self.pid)
 
     def deploy(self, function: str, **settings: Any) -> None:

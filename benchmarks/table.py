@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import scratch_base
+from benchmarks.harness import number, scratch_base
 
 Line = Mapping[str, Any]
 
@@ -70,8 +70,3 @@ def _row(figure: Line) -> str:
     target = f"{figure['target']}{'' if unit.startswith('/') else ' '}{unit}".strip() if "target" in figure else ""
     note = str(figure.get("note", "")).replace("|", "\\|").replace("\n", " ")
     return f"| {figure['what']} | {shown} | {target} | {met} | {note} |\n"
-
-
-def number(value: float) -> str:
-    """Return a number as people read it: 12,300 or 0.204."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
