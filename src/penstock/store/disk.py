@@ -10,6 +10,15 @@ from penstock.domain.errors import Locked
 _BLOCK: Final = b"\0" * (1 << 20)
 
 
+def sync(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    file = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 class DirectoryLock:
     """Own a directory for as long as this process lives; the kernel gives it back however the process ends."""
 

@@ -52,8 +52,7 @@ class Readers:
 
     async def read(self, function: Callable[[Reader], T]) -> T:
         """Return what a function reads; it sees every write that was awaited before."""
-        if self._inline is not None or self._threads is None:
-            assert self._inline is not None, "the store is not open"
+        if self._inline is not None:
             return function(self._inline)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, function)
 

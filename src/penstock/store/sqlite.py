@@ -14,7 +14,7 @@ from penstock.domain.task import Attempt, State, Task
 from penstock.store import configuring as c
 from penstock.store import operations as o
 from penstock.store import rows
-from penstock.store.disk import Ballast, DirectoryLock
+from penstock.store.disk import Ballast, DirectoryLock, sync
 from penstock.store.protocol import Change, Line, StoredObject, StoredTask, Version, Write
 from penstock.store.readers import Reader, Readers
 from penstock.store.session import Session
@@ -107,7 +107,12 @@ class SqliteStore:
             session.prepare()
             self._readers = Readers(self._path, session.connection if self._inline else None)
             self._readers.open()
+            self._ballast.restore()
+            sync(self._directory)
         except BaseException as error:
+            if self._readers is not None:
+                self._readers.close()
+                self._readers = None
             if session is not None:
                 session.close()
             self._lock.give_back()
@@ -168,9 +173,9 @@ class SqliteStore:
         return found
 
     # tasks --------------------------------------------------------------------------------------------------------------
-    async def enqueue(self, project: int, tasks: Sequence[Task]) -> Mapping[int, int]:
+    async def enqueue(self, project: int, tasks: Sequence[Task], key: str | None = None) -> Mapping[int, int]:
         """Write new tasks; return the earlier tasks of those whose key was known, by position."""
-        known: Mapping[int, int] = await self._write.do(o.ENQUEUE, project, o.sending(tasks))
+        known: Mapping[int, int] = await self._write.do(o.ENQUEUE, project, o.sending(tasks, key))
         return known
 
     async def record(self, project: int, attempts: Sequence[Attempt]) -> None:

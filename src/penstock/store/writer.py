@@ -104,7 +104,7 @@ class Writer:
     def start(self) -> None:
         """Begin to take operations from the running loop."""
         self._closed = False
-        self._set_full(not self._ballast.restore())
+        self._set_full(not self._ballast.held)
         if not self._inline:
             self._loop = asyncio.get_running_loop()
             sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
@@ -139,11 +139,19 @@ class Writer:
         while not closing:
             operations, closing = self._take()
             if operations:
-                self.run(operations)
+                self._run_surely(operations)
                 self._call(complete, operations)
                 self._commits += 1
             elif not closing:
                 self._use_pause()
+
+    def _run_surely(self, operations: Sequence[Operation]) -> None:
+        """Run operations; whatever goes wrong, each of them ends, and the thread lives."""
+        try:
+            self.run(operations)
+        except Exception as error:  # nobody else would tell those who wait
+            for operation in operations:
+                operation.error = operation.error or error
 
     def _take(self) -> tuple[list[Operation], bool]:
         """Wait for operations, and return all that are pending (a bounded number) and whether these are the last.
