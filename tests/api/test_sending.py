@@ -26,7 +26,7 @@ def send(server: Server, pipeline: str, body: Any, **headers: str) -> Answer:
 
 def read(body: bytes, content_type: bytes = b"application/json", key: bytes | None = None) -> list[Item]:
     headers = {b"content-type": content_type} | ({} if key is None else {b"idempotency-key": key})
-    return asyncio.run(read_tasks(body, headers, 1000.0))
+    return asyncio.run(read_tasks(body, headers, 1000.0))[0]
 
 
 def test_one_task_is_done_with_its_result(server: Server, name: str) -> None:

@@ -49,59 +49,63 @@ _WHAT: Final = "The body"
 async def send_tasks(engine: Engine, name: str, headers: Headers, receive: Receive, send: Send) -> None:
     """Put the tasks of a request into a pipeline, and answer with their ids when they are on disk."""
     body = await read_body(receive, headers)
-    items = await read_tasks(body, headers, engine.plant.wall())
-    sent = await engine.intake.send(name, items)
+    items, key = await read_tasks(body, headers, engine.plant.wall())
+    sent = await engine.intake.send(name, items, key)
     await answer(send, 202, _ids(sent), JSON_TYPE)
 
 
-async def read_tasks(body: bytes, headers: Headers, wall: float) -> list[Item]:
-    """Return the tasks in a body; `wall` is the moment from which delays count. Raises `BadRequest` and `TooLarge`."""
+async def read_tasks(body: bytes, headers: Headers, wall: float) -> tuple[list[Item], str | None]:
+    """Return the tasks in a body, and the key of them all if it is a list of tasks that has one.
+
+    `wall` is the moment from which delays count. Raises `BadRequest` and `TooLarge`.
+    """
     check_text(body, _WHAT)
     key = _idempotency_key(headers)
     try:
         if headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower() in _LINES:
-            return await _read_lines(body, key, wall)
+            return await _read_lines(body, wall), key
         if body[:64].lstrip()[:1] == b"[":
             tasks = _list.decode(body)
             _check_number(len(tasks))
-            return _items(tasks, 0, key, wall)
+            return _items(tasks, 0, wall), key
         task = _one.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise not_understood(_WHAT, error) from error
-    return [_item(task, "", key, wall)]
+    task.key = task.key or key
+    return [_item(task, "", wall)], None
 
 
-async def _read_lines(body: bytes, key: str | None, wall: float) -> list[Item]:
+async def _read_lines(body: bytes, wall: float) -> list[Item]:
     """Read a task a line, a slice of the body at a time."""
     if len(body) <= SLICE_BYTES:
         tasks = _one.decode_lines(body)
         _check_number(len(tasks))
-        return _items(tasks, 0, key, wall)
+        return _items(tasks, 0, wall)
     items: list[Item] = []
     start = 0
     while start < len(body):
         end = body.find(b"\n", start + SLICE_BYTES) + 1 or len(body)
         tasks = _one.decode_lines(body[start:end])
         _check_number(len(items) + len(tasks))
-        items += _items(tasks, len(items), key, wall)
+        items += _items(tasks, len(items), wall)
         start = end
         await asyncio.sleep(0)
     return items
 
 
-def _items(tasks: Iterable[Task], first: int, key: str | None, wall: float) -> list[Item]:
+def _items(tasks: Iterable[Task], first: int, wall: float) -> list[Item]:
     items = []
     for position, task in enumerate(tasks, first):
-        if key is None and task.delay is None and task.at is None:
+        if task.delay is None and task.at is None:
             items.append(Item(bytes(task.payload), None, task.key, task.cost, task.priority))
         else:
-            items.append(_item(task, f"Task {position}: ", f"{key}#{position}" if key else None, wall))
+            items.append(_item(task, f"Task {position}: ", wall))
     return items
 
 
-def _item(task: Task, where: str, key: str | None, wall: float) -> Item:
+def _item(task: Task, where: str, wall: float) -> Item:
     due = None if task.delay is None and task.at is None else _due(task, where, wall)
-    return Item(bytes(task.payload), due, task.key or key, task.cost, task.priority)
+    return Item(bytes(task.payload), due, task.key, task.cost, task.priority)
 
 
 def _due(task: Task, where: str, wall: float) -> float | None:

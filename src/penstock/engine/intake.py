@@ -78,8 +78,11 @@ class Intake:
         self._ids = count((epoch << 40) + 1)
 
     # sends --------------------------------------------------------------------------------------------------------
-    async def send(self, name: str, items: Sequence[Item]) -> Sent:
-        """Put tasks into a pipeline's queue; return when they are on disk."""
+    async def send(self, name: str, items: Sequence[Item], key: str | None = None) -> Sent:
+        """Put tasks into a pipeline's queue; return when they are on disk.
+
+        `key` makes it safe to repeat the whole send: the second time, all answer with the ids of the first.
+        """
         plant, pipe = self._plant, self.pipe(name)
         self._check_open(pipe)
         self._check_items(pipe, items)
@@ -91,7 +94,7 @@ class Intake:
         sending = [task.id for task in tasks]
         plant.sending.update(sending)
         try:
-            known = await plant.store.enqueue(plant.project_id, tasks)
+            known = await plant.store.enqueue(plant.project_id, tasks, key)
         except BaseException:
             counts.queued -= len(tasks)
             raise

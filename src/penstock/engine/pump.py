@@ -31,6 +31,9 @@ PAGE: Final = 1000
 INLINE: Final = 16 * 1024
 """Payloads up to this many bytes are kept in memory while they wait; larger ones are read when they start."""
 
+COALESCE: Final = 0.002
+"""Seconds between two moments at which the timer starts tasks: what is due between them starts together."""
+
 FULL_PAUSE: Final = 0.25
 """Seconds until a full disk is looked at again; nothing starts before it has room."""
 
@@ -48,6 +51,7 @@ class Pump:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
+        self._timer_ran = -inf
         self._jobs: set[asyncio.Task[None]] = set()
         self.halted = False
 
@@ -239,11 +243,12 @@ class Pump:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = moment
-            delay = max(0.0, moment - self._plant.clock())
+            delay = max(0.0, max(moment, self._timer_ran + COALESCE) - self._plant.clock())
             self._timer = asyncio.get_running_loop().call_later(delay, self._timer_over)
 
     def _timer_over(self) -> None:
         self._timer, self._timer_at = None, inf
+        self._timer_ran = self._plant.clock()
         if not self._scheduled:
             self._scheduled = True
             self.run_once()

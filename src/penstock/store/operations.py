@@ -20,6 +20,9 @@ from penstock.store.statements import Rows, join
 FILING: Final = 4096
 """How many tasks are filed at once."""
 
+ALL: Final = -1
+"""The position of a key that stands for all tasks of an `enqueue`."""
+
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
@@ -41,15 +44,21 @@ class Verb:
 # tasks ------------------------------------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class Sending:
-    """Hold the rows of one `enqueue`, and its tasks with a key by their positions."""
+    """Hold the rows of one `enqueue`, and its tasks with a key by their positions; `ALL` stands for all together."""
 
     rows: Rows
     keyed: Mapping[int, tuple[str, str, float, int]]
 
 
-def sending(tasks: Sequence[Task]) -> Sending:
+def sending(tasks: Sequence[Task], key: str | None) -> Sending:
     """Return what `ENQUEUE` takes."""
     keyed = {place: (t.pipeline, t.key, t.created, t.id) for place, t in enumerate(tasks) if t.key}
+    if key and tasks and not keyed:
+        first = tasks[0]
+        keyed = {ALL: (first.pipeline, f"{len(tasks)} tasks\n{key}", first.created, first.id)}
+    elif key:
+        for place, t in enumerate(tasks):
+            keyed.setdefault(place, (t.pipeline, f"{key}#{place}", t.created, t.id))
     return Sending(encode_tasks(tasks), keyed)
 
 
@@ -87,6 +96,8 @@ def _keep_keys(session: Session, project: int, sendings: list[Sending]) -> list[
         if earlier is None:
             first[pipeline, key] = task
             added += (task, pipeline, key, created + session.key_ttl)
+        elif place == ALL:
+            known[n] = {nth: earlier + nth for nth in range(len(sendings[n].rows))}
         else:
             known[n][place] = earlier
     session.run_rows("add_keys", Rows(4, added, {}), project)

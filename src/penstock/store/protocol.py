@@ -137,11 +137,13 @@ class Store(Protocol):
         """Return the id of a project, making it if it is new."""
 
     # tasks ------------------------------------------------------------------------------------------------------------
-    async def enqueue(self, project: int, tasks: Sequence[Task]) -> Mapping[int, int]:
+    async def enqueue(self, project: int, tasks: Sequence[Task], key: str | None = None) -> Mapping[int, int]:
         """Write new tasks, `delayed` if they have a `due` moment, else `queued`.
 
         Returns {position in `tasks`: id of the earlier task} for those whose (pipeline, key) was already known; these
         were not written. Keys are remembered for `key_ttl` seconds of the adapter's settings after they were first seen.
+        `key` is one for all of them, whose ids must follow each other: if it is known, nothing is written. It does not
+        touch tasks with keys of their own, and stands for as many tasks as came with it.
         """
 
     async def record(self, project: int, attempts: Sequence[Attempt]) -> None:
