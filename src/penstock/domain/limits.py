@@ -306,9 +306,13 @@ class Gate:
 
     def date(self, at: float, cost: float) -> None:
         """Date the units of a task whose handler started at a moment."""
+        self.date_again(at, cost)
+        self.undate(cost)
+
+    def date_again(self, at: float, cost: float) -> None:
+        """Count the units of a task as used at a moment, beside what was counted of it before."""
         for rate in self.rates:
             rate.date(at, cost if rate.metered else 1.0)
-        self.undate(cost)
 
     def undate(self, cost: float) -> None:
         """Give back units whose handler never started."""

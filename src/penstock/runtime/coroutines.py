@@ -1,7 +1,8 @@
 """Serve `async def` handlers: one loop, a task for each execution, one write for all that ended in a turn of the loop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any
 
 from penstock.runtime import wire
@@ -13,6 +14,38 @@ from penstock.runtime.wire import CANCELLED, Open, WireError
 
 _START_DELAY = 0.005
 """Seconds for which the news of a start may wait for others."""
+
+
+_FIRST_STEP = 0.02
+"""Seconds after which what a handler does before it first waits is taken for its work, and not for its start."""
+
+
+class _Dated:
+    """Await a coroutine, and call `tell` when its first step is done."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], tell: Callable[[], None]) -> None:
+        self._work = work
+        self._tell = tell
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        work = self._work
+        try:
+            waits_for = work.send(None)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            self._tell()
+        while True:
+            try:
+                yield waits_for
+            except BaseException as error:  # whatever is thrown in is the coroutine's to see
+                step = partial(work.throw, error)
+            else:
+                step = partial(work.send, None)
+            try:
+                waits_for = step()
+            except StopIteration as stop:
+                return stop.value
 
 
 class Coroutines(Serving):
@@ -88,9 +121,10 @@ class Coroutines(Serving):
             event = decode_event(execution.payload)
             context = self.context(execution)
             execution.started = now()
+            work = self.handler(event, context)
             if execution.opened.dated:
-                self._date(attempt, execution.started)
-            return encode_result(await self.handler(event, context))
+                work = _Dated(work, partial(self._date, attempt, execution.started))
+            return encode_result(await work)
         except asyncio.CancelledError as error:
             if attempt not in self._cancelled:
                 return encode_exception(error)
@@ -98,10 +132,11 @@ class Coroutines(Serving):
         except BaseException as error:  # SystemExit too: it ends the task, not the instance
             return encode_exception(error)
 
-    def _date(self, attempt: int, started: float) -> None:
+    def _date(self, attempt: int, before: float) -> None:
+        """Tell when a handler has started: the process may have been interrupted on the way to its first line."""
         if not self._starts:
             self._loop.call_later(_START_DELAY, self._send_starts)
-        self._starts.append(wire.encode_started(attempt, started))
+        self._starts.append(wire.encode_started(attempt, min(now(), before + _FIRST_STEP)))
 
     def _send_starts(self) -> None:
         if self._starts:

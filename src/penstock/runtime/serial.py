@@ -2,9 +2,8 @@
 
 from collections import deque
 
-from penstock.runtime import wire
 from penstock.runtime.results import Result, decode_event, encode_exception, encode_result
-from penstock.runtime.serving import Execution, Serving, now
+from penstock.runtime.serving import Execution, Serving
 from penstock.runtime.wire import Open
 
 
@@ -45,9 +44,7 @@ class Serial(Serving):
         try:
             event = decode_event(execution.payload)
             context = self.context(execution)
-            execution.started = now()
-            if execution.opened.dated:
-                self.channel.send(wire.encode_started(execution.opened.attempt, execution.started))
+            self.tell_start(execution)
             return encode_result(self.handler(event, context))
         except BaseException as error:  # SystemExit too: it ends the task, not the instance
             return encode_exception(error)

@@ -16,6 +16,9 @@ from penstock.runtime.wire import CANCELLED, Define, Frame, Open
 
 now = time.monotonic
 
+_AHEAD = 0.001
+"""Seconds by which the date of a start is ahead of the moment at which it is told."""
+
 
 class Execution:
     """Hold one execution from its arrival to its end. `started` is the moment of the handler's start."""
@@ -94,6 +97,19 @@ class Serving(ABC):
         """Return what the handler is given; its clock starts now."""
         opened = execution.opened
         return Context(self.place, opened, self._pipelines[opened.pipeline], execution.capture, now() + opened.timeout)
+
+    def tell_start(self, execution: Execution) -> None:
+        """Date the start of a handler that is called next, and tell of it if the server asked for that.
+
+        The date is a little ahead, and is told again if this process was interrupted for longer than that on the way: so
+        the handler does not start after its date.
+        """
+        if execution.opened.dated:
+            date = 0.0
+            while now() > date:
+                date = now() + _AHEAD
+                self.channel.send(wire.encode_started(execution.opened.attempt, date))
+        execution.started = now()
 
     def encode_end(self, execution: Execution, result: Result) -> bytes:
         """Send the last output of an execution; return the frames that tell of its end."""
