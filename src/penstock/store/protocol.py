@@ -149,8 +149,9 @@ class Store(Protocol):
     async def record(self, project: int, attempts: Sequence[Attempt]) -> None:
         """Write what became of tasks: state, outcome, result, counters, due moment.
 
-        A task that is not `durable` is inserted, having left no trace before. An attempt after which the task goes on
-        (queued, delayed) is kept in its history. The same task may occur more than once, in order.
+        A task that is not `durable` is inserted, having left no trace before; one that was deleted meanwhile stays so. An
+        attempt after which the task goes on (queued, delayed) is kept in its history. The same task may occur more than
+        once, in order. Payloads of tasks that have ended are forgotten, those of dead ones kept for a redrive.
         """
 
     async def note_starts(self, project: int, tasks: Sequence[Task]) -> None:
@@ -208,7 +209,10 @@ class Store(Protocol):
         """Return every function, pipeline and limit."""
 
     async def apply(self, project: int, writes: Sequence[Write], at: float) -> list[Change]:
-        """Write objects and their rows in the change log in one transaction; return the rows."""
+        """Write objects and their rows in the change log in one transaction; return the rows.
+
+        A function takes its versions with it.
+        """
 
     async def changes(self, project: int, after: int, limit: int) -> list[Change]:
         """Return rows of the change log with a sequence larger than `after`, in order."""
