@@ -139,7 +139,10 @@ class Listener(Protocol):
         """Hear that an instance has begun to read; executions sent before start now."""
 
     def started(self, instance: Instance, starts: Sequence[tuple[int, float]]) -> None:
-        """Hear (attempt, moment) of handlers that started, for executions that are `dated`."""
+        """Hear (attempt, moment) of handlers that started, for executions that are `dated`.
+
+        No handler starts after its moment. An attempt may be told of again with a later one, which counts then.
+        """
 
     def finished(self, instance: Instance, ends: Sequence[End]) -> None:
         """Hear of executions that ended."""
