@@ -214,10 +214,15 @@ class Bench:
             if free == 0:
                 continue
             blocked = any(
-                gate.ready_at(self.now, head.cost) > self.now or gate.mark not in {None, pipeline}
-                for gate in pipeline.gates
+                gate.ready_at(self.now, head.cost) > self.now or self.is_kept(gate, pipeline) for gate in pipeline.gates
             )
             assert blocked, f"{name} could start {head!r} at {self.now}, but waits in {pipeline.place}"
+
+    def is_kept(self, gate: Gate, pipeline: Pipeline) -> bool:
+        """Say whether a gate keeps a unit for an elder, whose time is not over."""
+        elder = self.admission._elder
+        assert gate.mark is None or (gate.mark is elder.pipeline and elder.until > self.now)
+        return gate.mark not in {None, pipeline}
 
     def check_limits(self) -> None:
         cost = self.costs.__getitem__
@@ -454,6 +459,62 @@ def test_a_pipeline_that_needs_two_busy_limits_does_not_starve() -> None:
     bench.provide(1000)
     bench.run(20)
     assert bench.starts_of()["both"] == 20
+    bench.check_limits()
+
+
+@pytest.mark.parametrize("tiers", [("background", "background"), ("realtime", "batch"), ("batch", "realtime")])
+@pytest.mark.parametrize("limit", [{"rates": (RateSpec(10, 1.0),)}, {"concurrency": 2}])
+def test_pipelines_of_any_tier_that_need_two_busy_limits_all_end(tiers: tuple[str, str], limit: dict[str, Any]) -> None:
+    bench = Bench(Chance(work=(0.0, 0.4)))
+    for name in "ab":
+        bench.limit(name, **limit)
+        for tier in ("realtime", "background", "batch"):
+            bench.pipeline(f"{name}-{tier}", limits=(name,), tier=tier)
+            bench.send(f"{name}-{tier}", 100)
+    for n, tier in enumerate(tiers):
+        bench.pipeline(f"both-{n}", limits=("a", "b") if n else ("b", "a"), tier=tier)
+        bench.send(f"both-{n}", 20)
+    bench.provide(1000)
+    bench.run()
+    assert not any(bench.waiting.values())
+    bench.check_limits()
+
+
+def test_a_pipeline_that_needs_a_busy_limit_and_a_busy_instance_does_not_starve() -> None:
+    bench = Bench(Chance(work=(0.2, 0.2)))
+    bench.limit("a", (RateSpec(10, 1.0),))
+    bench.pipeline("limited", limits=("a",), slots="g")
+    bench.pipeline("unlimited")
+    bench.pipeline("both", limits=("a",))
+    for name in bench.specs:
+        bench.send(name, 1000)
+    bench.provide(1, "f")
+    bench.provide(100, "g")
+    bench.run(20)
+    assert bench.starts_of()["both"] >= 5
+
+
+@pytest.mark.parametrize("slow", [{"rates": (RateSpec(1, 100.0),)}, {"concurrency": 1}])
+def test_what_is_kept_for_a_pipeline_costs_others_little(slow: dict[str, Any]) -> None:
+    bench = Bench(Chance(work=(0.0, 0.0)))
+    bench.limit("fast", (RateSpec(10, 1.0),))
+    bench.limit("slow", **slow)
+    bench.pipeline("hog", limits=("slow",))
+    others = [f"other-{n}" for n in range(3)]
+    for name in others:
+        bench.pipeline(name, limits=("fast",))
+    bench.pipeline("both", limits=("fast", "slow"))
+    bench.provide(1000)
+    bench.send("hog", 5)
+    bench.chance = Chance(work=(50.0, 50.0))
+    bench.admit()
+    bench.chance = Chance(work=(0.0, 0.0))
+    for name in others:
+        bench.send(name, 1900)
+    bench.send("both", 5)
+    bench.run(400, check=False)
+    assert sum(bench.starts_of()[name] for name in others) >= 0.75 * 10 * 400
+    assert bench.starts_of()["both"] >= 1
     bench.check_limits()
 
 

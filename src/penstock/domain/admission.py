@@ -12,18 +12,17 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Final
 
+from penstock.domain.elder import Elder
 from penstock.domain.fairness import TIERS, WaitQueue
-from penstock.domain.limits import Gate, Slots
+from penstock.domain.limits import Door, Gate, Slots
 from penstock.domain.pipeline import IDLE, MOMENT, OWN, PAUSED, READY, WAITING, Admitted, Pipeline, Start
 from penstock.domain.queue import size_of
 from penstock.domain.settings import PipelineSpec
 from penstock.domain.task import Task
 
 ALARM: Final = -1
-"""The ticket of an entry in the heap that stands for the expiry of a blocked pipeline's head."""
-
-ELDER: Final = 0.5
-"""Seconds of waiting after which units are kept, as they free, for a pipeline that needs several limits at once."""
+ELDER: Final = -2
+"""Tickets of entries in the heap that stand for the expiry of a blocked head, and for the end of the elder's time."""
 
 ALONE: Final = 64
 """How many tasks a pipeline starts in one turn when nobody else wants one."""
@@ -43,10 +42,10 @@ class Admission:
         self._memory = memory
         self._bytes = 0
         self._ready: WaitQueue[Pipeline] = WaitQueue()
-        self._open: dict[Gate | Slots, None] = {}  # gates that may have room for those who wait there
+        self._open: dict[Door, None] = {}  # gates that may have room for those who wait there
         self._moments: list[tuple[float, int, Pipeline | Gate, int]] = []
         self._count = 0
-        self._elder: Pipeline | None = None  # the one pipeline for which units are kept: with one there is no deadlock
+        self._elder = Elder()
         self._typical = 1.0  # the cost of a usual task, to size turns with
 
     # configuration ------------------------------------------------------------------------------------------------
@@ -170,13 +169,19 @@ class Admission:
         return task
 
     def started(self, start: Start, at: float) -> None:
-        """Date what a task took at the moment its handler started."""
-        if start.undated:
-            start.undated = False
+        """Date what a task took at the moment its handler started.
+
+        A second, later date of the same start is counted beside the first: that is on the safe side.
+        """
+        if not start.undated:
             for gate in start.gates:
-                gate.date(at, start.task.cost)
-                if gate.wakes_at == inf:  # else the moment is known, and this date brings no earlier one
-                    self._opened(gate)
+                gate.date_again(at, start.task.cost)
+            return
+        start.undated = False
+        for gate in start.gates:
+            gate.date(at, start.task.cost)
+            if gate.wakes_at == inf:  # else the moment is known, and this date brings no earlier one
+                self._opened(gate)
 
     def finish(self, start: Start, started_at: float | None) -> None:
         """Free what a task took, now that its work has really ended; None if its handler never started.
@@ -262,6 +267,8 @@ class Admission:
             if isinstance(thing, Gate):
                 thing.wakes_at = inf
                 self._opened(thing)
+            elif ticket == ELDER:
+                self._retire_elder(thing)
             elif ticket != ALARM:
                 self._make_ready(thing)
             else:
@@ -269,12 +276,16 @@ class Admission:
                 self._expire(thing, wall, result)
                 self._set_alarm(thing, now, wall)
 
-    def _serve(self, gate: Gate | Slots, now: float, wall: float, result: Admitted, most: int) -> None:
+    def _serve(self, gate: Door, now: float, wall: float, result: Admitted, most: int) -> None:
         ring = gate.waiters
         if ring is None:
             return
         while len(result.starts) < most:
-            pipeline = ring.pop()
+            pipeline = self._elder.pipeline
+            if pipeline is not None and pipeline.place is WAITING and pipeline.waits_at is gate:
+                ring.leave(pipeline)
+            else:
+                pipeline = ring.pop()
             if pipeline is None or self._turn(pipeline, gate, ring, now, wall, result) is gate:
                 return
         self._open[gate] = None
@@ -282,12 +293,12 @@ class Admission:
     def _turn(
         self,
         pipeline: Pipeline,
-        via: Gate | Slots | None,
+        via: Door | None,
         ring: WaitQueue[Pipeline],
         now: float,
         wall: float,
         result: Admitted,
-    ) -> Gate | Slots | None:
+    ) -> Door | None:
         """Start tasks of a pipeline whose turn it is, and find its next place; return the gate that blocks it, if one does.
 
         Turns are sized by cost (deficit round robin, Shreedhar and Varghese 1995): whoever is alone takes many at once.
@@ -313,7 +324,7 @@ class Admission:
                 if gratis or gate is not via:
                     pipeline.credit = min(pipeline.credit, task.cost)
                 pipeline.resumes = pipeline.credit >= task.cost
-                called = gate is via or self._is_elder(pipeline, gate, via, now)
+                called = gate is via or self._keep(pipeline, gate, via, at, now)
                 self._block(pipeline, gate, at, now, wall, called=called)
                 return gate
             result.starts.append(self._start(pipeline, now))
@@ -329,11 +340,14 @@ class Admission:
         self._look_hungry(pipeline)
         return None
 
-    def _blocked(
-        self, pipeline: Pipeline, cost: float, now: float, via: Gate | Slots | None
-    ) -> tuple[Gate | Slots | None, float]:
-        """Return the first gate that a task cannot pass now, and until when; those who wait there already go first."""
-        for gate in pipeline.gates:
+    def _blocked(self, pipeline: Pipeline, cost: float, now: float, via: Door | None) -> tuple[Door | None, float]:
+        """Return the first gate that a task cannot pass now, and until when; those who wait there already go first.
+
+        The gate that called it is asked before the others: if there is no more room, it keeps its turn there."""
+        slots = pipeline.slots
+        if via is slots and slots.free <= 0:
+            return slots, inf
+        for gate in (via, *pipeline.gates) if isinstance(via, Gate) else pipeline.gates:
             kept_for = gate.mark
             if gate is not via and kept_for is not pipeline and gate.waiters is not None and gate.waiters.count:
                 return gate, now
@@ -344,14 +358,11 @@ class Admission:
                 return gate, at
             if kept_for is not None and kept_for is not pipeline and gate.room(now) < cost + 1:
                 return gate, now
-        slots = pipeline.slots
         if slots.free <= 0 or (slots is not via and slots.waiters is not None and slots.waiters.count):
             return slots, inf
         return None, now
 
-    def _block(
-        self, pipeline: Pipeline, gate: Gate | Slots, at: float, now: float, wall: float, *, called: bool
-    ) -> None:
+    def _block(self, pipeline: Pipeline, gate: Door, at: float, now: float, wall: float, *, called: bool) -> None:
         """Put a pipeline where it waits; one that was called and could not go keeps its turn."""
         pipeline.waits_at = gate
         pipeline.since = min(pipeline.since, now)
@@ -378,24 +389,23 @@ class Admission:
                 self._push_moment(at, gate, 0)
         self._set_alarm(pipeline, now, wall)
 
-    def _is_elder(self, pipeline: Pipeline, gate: Gate | Slots, via: Gate | Slots | None, now: float) -> bool:
-        """Keep the unit that a pipeline was called for, if it has waited for long and another gate blocks it now.
-
-        Such a pipeline goes first at that other gate: what is kept for it stays unused as short as can be.
-        """
-        if gate is pipeline.own or not isinstance(via, Gate):
-            self._retire_elder(pipeline)
-            return False
-        if now - pipeline.since < ELDER or self._elder not in {None, pipeline}:
-            return False
-        self._elder = pipeline
-        via.mark = pipeline
-        return True
+    def _keep(self, pipeline: Pipeline, gate: Door, via: Door | None, at: float, now: float) -> bool:
+        """Keep the unit that a pipeline was called for, if it has waited for long and another gate blocks it now."""
+        if gate is not pipeline.own and isinstance(via, Gate):
+            opens_at = at if at > now or isinstance(gate, Slots) else gate.wakes_at
+            known = self._elder.pipeline is pipeline
+            if self._elder.keeps(pipeline, opens_at, now):
+                via.mark = pipeline
+                if not known:
+                    self._push_moment(self._elder.until, pipeline, ELDER)
+                return True
+        self._retire_elder(pipeline)
+        return False
 
     def _retire_elder(self, pipeline: Pipeline) -> None:
         """Keep nothing for a pipeline any more."""
-        if self._elder is pipeline:
-            self._elder = None
+        if self._elder.pipeline is pipeline:
+            self._elder.retire()
             for gate in pipeline.gates:
                 if gate.mark is pipeline:
                     gate.mark = None
@@ -403,7 +413,7 @@ class Admission:
 
     def _start(self, pipeline: Pipeline, now: float) -> Start:
         task = self._pop(pipeline)
-        pipeline.since = inf
+        pipeline.since, pipeline.again = inf, -inf
         self._retire_elder(pipeline)
         for gate in pipeline.gates:
             gate.take(now, task.cost)
@@ -441,9 +451,11 @@ class Admission:
     def _is_void(self, moment: float, thing: Pipeline | Gate, ticket: int) -> bool:
         if isinstance(thing, Gate):
             return thing.wakes_at != moment
+        if ticket == ELDER:
+            return self._elder.pipeline is not thing or self._elder.until != moment
         return thing.alarm != moment if ticket == ALARM else thing.ticket != ticket
 
-    def _opened(self, gate: Gate | Slots, *, sooner: bool = False) -> None:
+    def _opened(self, gate: Door, *, sooner: bool = False) -> None:
         """Let those who wait at a gate try again, as many as it can serve.
 
         `sooner`: also a pipeline that waits for a moment of its own gate, which may now come earlier.

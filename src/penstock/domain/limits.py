@@ -343,5 +343,9 @@ class Slots:
         return inf
 
 
+Door = Gate | Slots
+"""What a pipeline passes: limits, and the slots of its function."""
+
+
 def _period(spec: RateSpec) -> float:
     return spec.period + spec.margin + ROUNDING

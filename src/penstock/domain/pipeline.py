@@ -24,8 +24,8 @@ class Pipeline:
     """Hold what admission knows of a pipeline; `ticket` changes with its place, so that old entries are void."""
 
     __slots__ = (
-        "alarm", "credit", "gates", "name", "own", "place", "queue", "resumes", "since", "slots", "ticket",
-        "tier", "ungated", "waits_at", "wakes_at", "weight",
+        "again", "alarm", "credit", "gates", "name", "own", "place", "queue", "resumes", "since", "slots",
+        "ticket", "tier", "ungated", "waits_at", "wakes_at", "weight",
     )  # fmt: skip
 
     def __init__(self, name: str, slots: Slots) -> None:
@@ -39,6 +39,7 @@ class Pipeline:
         self.weight = 1.0
         self.credit = 0.0
         self.since = inf  # since when its head has been blocked
+        self.again = -inf  # when it may become the elder again after it was one in vain
         self.resumes = False  # it was blocked within its turn, which goes on when it is called
         self.ticket = 0
         self.place = IDLE
