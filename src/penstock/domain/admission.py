@@ -35,6 +35,7 @@ class Admission:
         self.pipelines: dict[str, Pipeline] = {}
         self.gates: dict[str, Gate] = {}
         self.slots: dict[str, Slots] = {}
+        self.shortest_period = inf  # of all rates that there have been
         self.hungry: dict[str, None] = {}  # pipelines whose next page should come from the store
         self.short: dict[str, None] = {}  # slots that a task was refused since the caller last cleared this
         self.unreserved: dict[Gate, None] = {}  # gates that want another block of a long period on disk
@@ -66,6 +67,7 @@ class Admission:
         if spec.rates or spec.concurrency is not None or pipeline.own is not None:
             own = pipeline.own = pipeline.own or self._own_gate(pipeline)
             own.configure(spec.rates, spec.concurrency)
+            self._look_at_periods(own)
             gates = (own, *gates)
         pipeline.gates = gates
         self._settle(pipeline, paused=spec.paused)
@@ -74,7 +76,11 @@ class Admission:
     def limit(self, gate: Gate) -> None:
         """Make a shared limit known, or let those who wait at a changed one try again."""
         self.gates[gate.name] = gate
+        self._look_at_periods(gate)
         self._opened(gate)
+
+    def _look_at_periods(self, gate: Gate) -> None:
+        self.shortest_period = min(self.shortest_period, *(rate.period for rate in gate.rates), inf)
 
     def remove(self, name: str) -> list[Task]:
         """Forget a pipeline; return the tasks it had in memory."""

@@ -31,8 +31,13 @@ PAGE: Final = 1000
 INLINE: Final = 16 * 1024
 """Payloads up to this many bytes are kept in memory while they wait; larger ones are read when they start."""
 
-COALESCE: Final = 0.002
-"""Seconds between two moments at which the timer starts tasks: what is due between them starts together."""
+COALESCE: Final = 0.004
+"""The part of the shortest period that may pass between two moments at which the timer starts tasks.
+
+What is due between them starts together; a unit is used half of that later on average."""
+
+LONGEST_PAUSE: Final = 0.004
+"""The longest pause, in seconds, that is made for that."""
 
 FULL_PAUSE: Final = 0.25
 """Seconds until a full disk is looked at again; nothing starts before it has room."""
@@ -243,8 +248,11 @@ class Pump:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = moment
-            delay = max(0.0, max(moment, self._timer_ran + COALESCE) - self._plant.clock())
+            delay = max(0.0, max(moment, self._timer_ran + self._pause()) - self._plant.clock())
             self._timer = asyncio.get_running_loop().call_later(delay, self._timer_over)
+
+    def _pause(self) -> float:
+        return min(LONGEST_PAUSE, self._plant.admission.shortest_period * COALESCE)
 
     def _timer_over(self) -> None:
         self._timer, self._timer_at = None, inf

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from penstock.engine.scaler import Scaler
     from penstock.engine.scheduler import Scheduler
 
-LINGER: Final = 0.02
+LINGER: Final = 0.05
 """How long (seconds) an outcome that nobody waits for may wait for others before it is written."""
 
 LARGE_BATCH: Final = 1000
