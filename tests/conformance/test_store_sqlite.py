@@ -39,6 +39,19 @@ def test_the_second_server_is_told_who_has_the_directory(tmp_path: Path) -> None
     asyncio.run(body())
 
 
+def test_nobody_else_may_read_what_is_kept(tmp_path: Path) -> None:
+    async def body() -> None:
+        store = SqliteStore(tmp_path / "data")
+        await store.open()
+        await store.project("default")
+        modes = {path.name: path.stat().st_mode & 0o077 for path in (tmp_path / "data").glob("penstock.sqlite*")}
+        assert modes == {"penstock.sqlite": 0, "penstock.sqlite-wal": 0, "penstock.sqlite-shm": 0}
+        assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+        await store.close()
+
+    asyncio.run(body())
+
+
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     asyncio.run(open_and_close(tmp_path))
     connection = sqlite3.connect(tmp_path / "penstock.sqlite")

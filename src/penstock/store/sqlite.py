@@ -103,6 +103,7 @@ class SqliteStore:
         self._lock.take()
         session: Session | None = None
         try:
+            self._path.touch(mode=0o600)  # it holds secrets; SQLite gives its other files the same mode
             session = Session(self._path, fsync=self._fsync, key_ttl=self._key_ttl)
             session.prepare()
             self._readers = Readers(self._path, session.connection if self._inline else None)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 SQL: Final = Path(__file__).parent / "sql"
-MOST_ROWS: Final = 1024
-MOST_BODIES: Final = 32 << 20
-SIZES: Final = sorted({1, 2, 3} | {size for i in range(2, 11) for size in (1 << i, 3 << (i - 1)) if size <= MOST_ROWS})
+MOST_ROWS: Final = 512
+MOST_BODIES: Final = 4 << 20
+SIZES: Final = sorted({1, 2, 3} | {size for i in range(2, 10) for size in (1 << i, 3 << (i - 1)) if size <= MOST_ROWS})
 
 _BLOCK: Final = re.compile(r"^-- (name|fragment): (.+)\n(?:-- rows: (.+)\n)?", re.MULTILINE)
 _FRAGMENT: Final = re.compile(r"\{((?!rows)[^}]+)\}")
