@@ -160,13 +160,13 @@ def test_one_key_stands_for_a_whole_batch(world: World) -> None:
         project = await store.project("default")
         assert await store.enqueue(project, [task(1), task(2), task(3)], "batch") == {}
         assert await store.enqueue(project, [task(4), task(5), task(6)], "batch") == {0: 1, 1: 2, 2: 3}
-        assert (
-            await store.enqueue(project, [task(7), task(8)], "batch") == {}
-        )  # another number of tasks is another batch
+        assert await store.enqueue(project, [task(7), task(8)], "batch") == {}  # another number: another batch
         assert await store.enqueue(project, [task(9, key="x"), task(10)], "mixed") == {}
         assert await store.enqueue(project, [task(11, key="x"), task(12)], "mixed") == {0: 9, 1: 10}
         assert await store.enqueue(project, [task(13, "b"), task(14, "b"), task(15, "b")], "batch") == {}
         assert ids(await all_waiting(store, project, "a")) == [1, 2, 3, 7, 8, 9, 10]
+        assert await store.discard(project, "b", [State.QUEUED]) == 3
+        assert await store.enqueue(project, [task(16, "b"), task(17, "b"), task(18, "b")], "batch") == {}
 
     world.run(body)
 

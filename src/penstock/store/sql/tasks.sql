@@ -178,10 +178,7 @@ DELETE FROM filings WHERE project = ?1 AND (pipeline, task) IN (
 );
 
 -- name: forget_keys
-DELETE FROM keys WHERE project = ?1 AND (pipeline, key) IN (
-    SELECT pipeline, key FROM tasks
-    WHERE project = ?1 AND id IN (SELECT value FROM json_each(?2)) AND key IS NOT NULL
-) AND +task IN (SELECT value FROM json_each(?2));
+DELETE FROM keys WHERE project = ?1 AND task IN (SELECT value FROM json_each(?2));
 
 -- name: forget_history
 DELETE FROM history WHERE project = ?1 AND task IN (SELECT value FROM json_each(?2));

@@ -62,6 +62,7 @@ CREATE TABLE history (
     PRIMARY KEY (project, task, position)
 ) WITHOUT ROWID;
 
+-- The key of a whole batch belongs to its first task.
 CREATE TABLE keys (
     project INTEGER NOT NULL,
     pipeline TEXT NOT NULL,
@@ -71,6 +72,7 @@ CREATE TABLE keys (
     PRIMARY KEY (project, pipeline, key)
 ) WITHOUT ROWID;
 CREATE INDEX keys_expires ON keys (project, expires);
+CREATE INDEX keys_task ON keys (project, task);
 
 CREATE TABLE output (
     project INTEGER NOT NULL,
