@@ -48,6 +48,7 @@ class Running:
     url: str
     token: str
     engine: Engine
+    lobby: Lobby
 
 
 def serve(data: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -91,7 +92,7 @@ async def build(data: Path, host: str = "127.0.0.1", port: int = 0) -> AsyncIter
         try:
             await server.start([listening])
             with _announced(data, url):
-                yield Running(url, token, engine)
+                yield Running(url, token, engine, lobby)
                 await lobby.close(PATIENCE)
         finally:
             await engine.close(PATIENCE)

@@ -4,8 +4,9 @@ import asyncio
 import io
 import json
 import threading
+import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -133,11 +134,18 @@ class Server:
 
     def wait(self, task: str) -> Any:
         """Return a task when it has ended."""
-        while True:
-            answer = self.get(f"/v1/tasks/{task}?wait=20s")
-            assert answer.status == 200, answer.body
-            if answer.json()["state"] in {"done", "dead", "cancelled", "expired"}:
-                return answer.json()
+        answer = self.get(f"/v1/tasks/{task}?wait=20s")
+        assert answer.status == 200, answer.body
+        assert answer.json()["state"] in {"done", "dead", "cancelled", "expired"}, answer.body
+        return answer.json()
+
+
+def until(happened: Callable[[], object], within: float = 30.0) -> None:
+    """Return when something has happened. Raises `TimeoutError` if it does not."""
+    deadline = time.monotonic() + within
+    while not happened():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"it did not happen within {within} s")
 
 
 def bundle(files: Mapping[str, str] | None = None) -> bytes:

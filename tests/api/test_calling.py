@@ -5,9 +5,13 @@ import threading
 from http.client import HTTPConnection
 
 import pytest
-from tests.api.serving import Server
+from tests.api.serving import Server, until
 
 from penstock.engine.intake import MOST_CALL_PAYLOAD
+
+
+def running_in(server: Server, pipeline: str) -> int:
+    return int(server.get(f"/v1/pipelines/{pipeline}").json()["counts"]["running"])
 
 
 def test_the_result_is_the_bytes_that_the_handler_gave(server: Server, name: str) -> None:
@@ -75,8 +79,7 @@ def test_cancelled_calls(server: Server, name: str) -> None:
     answers = []
     caller = threading.Thread(target=lambda: answers.append(server.post(f"/v1/pipelines/{name}/invoke", 60)))
     caller.start()
-    while not server.get(f"/v1/pipelines/{name}").json()["counts"]["running"]:
-        pass
+    until(lambda: running_in(server, name))
     (running,) = [one.task.id for one in server.running.engine.plant.running.values() if one.task.pipeline == name]
     assert server.ask("DELETE", f"/v1/tasks/{running:016x}").json()["state"] == "cancelled"
     caller.join()
@@ -88,10 +91,8 @@ def test_a_caller_that_goes_away_cancels_its_task(server: Server, name: str) -> 
     server.make(name, "dozes", concurrency=1)
     with contextlib.closing(HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
         connection.request("POST", f"/v1/pipelines/{name}/invoke", b"60", server.headers())
-        while not server.get(f"/v1/pipelines/{name}").json()["counts"]["running"]:
-            pass
-    while server.get(f"/v1/pipelines/{name}").json()["counts"]["running"]:
-        pass
+        until(lambda: running_in(server, name))
+    until(lambda: not running_in(server, name))
     (task,) = server.get(f"/v1/tasks?pipeline={name}").json()["tasks"]
     assert server.wait(task["id"])["state"] == "cancelled"
 

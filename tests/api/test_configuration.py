@@ -4,7 +4,7 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from tests.api.serving import Server, bundle
+from tests.api.serving import Server, bundle, until
 
 SECRET = "s3cr3t-of-customer-a"
 
@@ -106,8 +106,7 @@ def test_a_pipeline_with_tasks_goes_when_told_what_becomes_of_them(server: Serve
     assert server.post(f"/v1/pipelines/{name}/tasks", {}).code == "conflict"
     server.post(f"/v1/pipelines/{name}/resume")
     assert server.wait(task)["state"] == "done"
-    while server.get(f"/v1/pipelines/{name}").status == 200:
-        pass
+    until(lambda: server.get(f"/v1/pipelines/{name}").status == 404)
     server.make(name, "echo", paused=True)
     server.send(name, 1)
     assert server.ask("DELETE", f"/v1/pipelines/{name}?tasks=discard").status == 204
@@ -120,8 +119,9 @@ def test_a_shared_limit(server: Server, name: str) -> None:
     server.make(name, "echo", limits=["provider"])
     first, second = server.send(name, 1, 2)
     assert server.wait(first)["state"] == "done"
-    while (why := server.get(f"/v1/tasks/{second}/why").json())["until"] is None:
-        assert (why["state"], why["limit"]) == ("queued", "provider")
+    until(lambda: server.get(f"/v1/tasks/{second}/why").json()["until"])
+    why = server.get(f"/v1/tasks/{second}/why").json()
+    assert (why["state"], why["limit"]) == ("queued", "provider")
     assert why["until"] > server.get(f"/v1/tasks/{first}").json()["finished"]
     answer = server.ask("DELETE", path)
     assert (answer.status, answer.code) == (409, "conflict")

@@ -24,9 +24,8 @@ def send(server: Server, pipeline: str, body: Any, **headers: str) -> Answer:
     return server.post(f"/v1/pipelines/{pipeline}/tasks", body, **headers)
 
 
-def read(body: bytes, content_type: bytes = b"application/json", key: bytes | None = None) -> list[Item]:
-    headers = {b"content-type": content_type} | ({} if key is None else {b"idempotency-key": key})
-    return asyncio.run(read_tasks(body, headers, 1000.0))[0]
+def read(body: bytes, content_type: bytes = b"application/json") -> list[Item]:
+    return asyncio.run(read_tasks(body, {b"content-type": content_type}, 1000.0))[0]
 
 
 def test_one_task_is_done_with_its_result(server: Server, name: str) -> None:
@@ -223,6 +222,6 @@ def test_garbage_is_refused_and_nothing_else(body: bytes) -> None:
 def test_long_bodies_are_read_in_slices() -> None:
     line = json.dumps({"payload": "x" * 1000, "delay": 1}).encode()
     count = 2 * SLICE_BYTES // len(line)
-    items = read(b"\n".join([line] * count), b"application/x-ndjson", b"k")
-    assert [item.key for item in items] == [f"k#{position}" for position in range(count)]
+    items = read(b"\n".join([line] * count), b"application/x-ndjson")
+    assert [len(item.payload) for item in items] == [1002] * count
     assert {item.due for item in items} == {1001.0}

@@ -3,7 +3,7 @@
 import threading
 from http.client import HTTPConnection
 
-from tests.api.serving import Server
+from tests.api.serving import Server, until
 
 
 def test_waiting_ends_with_the_task_or_the_time(server: Server, blocked: str) -> None:
@@ -25,11 +25,9 @@ def test_a_waiter_that_goes_away_is_forgotten(server: Server, blocked: str) -> N
     settle = server.running.engine.settle
     connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request("GET", f"/v1/tasks/{task}?wait=20s", headers=server.headers())
-    while int(task, 16) not in settle._waiters:
-        pass
+    until(lambda: int(task, 16) in settle._waiters)
     connection.close()
-    while int(task, 16) in settle._waiters:
-        pass
+    until(lambda: int(task, 16) not in settle._waiters)
 
 
 def test_unknown_tasks(server: Server) -> None:
@@ -54,8 +52,9 @@ def test_why_a_task_waits(server: Server, name: str) -> None:
     server.make(name, "echo", rate="1/h")
     first, second = server.send(name, 1, 2)
     server.wait(first)
-    while (why := server.get(f"/v1/tasks/{second}/why").json())["until"] is None:
-        assert (why["state"], why["limit"]) == ("queued", None)
+    until(lambda: server.get(f"/v1/tasks/{second}/why").json()["until"])
+    why = server.get(f"/v1/tasks/{second}/why").json()
+    assert (why["state"], why["limit"]) == ("queued", None)
     assert "rate" in why["waits_for"]
     assert why["until"].endswith("Z")
     assert server.get(f"/v1/tasks/{first}/why").json() == {
@@ -128,8 +127,7 @@ def test_what_runs_is_listed_as_running(server: Server, name: str) -> None:
     server.deploy("rests", "sleeps")
     server.make(name, "rests")
     (task,) = server.send(name, 60)
-    while server.get(f"/v1/tasks/{task}").json()["state"] != "running":
-        pass
+    until(lambda: server.get(f"/v1/tasks/{task}").json()["state"] == "running")
     assert [one["id"] for one in server.get(f"/v1/tasks?pipeline={name}&state=running").json()["tasks"]] == [task]
     assert server.get(f"/v1/tasks?pipeline={name}&state=queued").json()["tasks"] == []
     assert server.ask("DELETE", f"/v1/tasks/{task}").json()["state"] == "cancelled"

@@ -69,7 +69,8 @@ class Doorman:
 def _name_of(host: str) -> str:
     """Return the name in a Host header, without its port."""
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, closed, _ = host[1:].partition("]")
+        return name if closed else host
     return host.partition(":")[0].rstrip(".").lower()
 
 

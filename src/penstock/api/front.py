@@ -49,7 +49,7 @@ class Front:
             return
         try:
             work = self._hot(path, headers, scope, receive, send)
-            await (self._rest(scope, receive, send) if work is None else work)
+            await (self._pass_on(scope, receive, send) if work is None else work)
         except PenstockError as error:
             await answer_problem(send, problem_of(error))
         except ClientGone:
@@ -59,6 +59,13 @@ class Front:
             await answer_problem(send, INTERNAL)
         finally:
             self._lobby.leave()
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let FastAPI answer, problems included; what it could not answer well is logged here."""
+        try:
+            await self._rest(scope, receive, send)
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
 
     def _hot(self, path: str, headers: Headers, scope: Scope, receive: Receive, send: Send) -> Awaitable[None] | None:
         """Return the work of a hot route; None for a path that is none. Raises `NotFound` and `MethodNotAllowed`."""

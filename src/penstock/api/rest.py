@@ -40,6 +40,7 @@ def make_rest(engine: Engine, lobby: Lobby) -> FastAPI:
     rest.add_exception_handler(RequestValidationError, _invalid_request)
     rest.add_exception_handler(HTTPException, _http_error)
     rest.add_exception_handler(ClientGone, _client_gone)
+    rest.add_exception_handler(Exception, _failure)
     generate = rest.openapi
 
     def openapi() -> dict[str, Any]:
@@ -93,3 +94,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _client_gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_GONE)
+
+
+async def _failure(_request: Request, _error: Exception) -> Response:
+    return respond(INTERNAL)

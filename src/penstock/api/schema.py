@@ -62,7 +62,7 @@ _SEND: Final = {
         {
             "name": "Idempotency-Key",
             "in": "header",
-            "description": "The key of a single task; for several, each task's is this, # and its position.",
+            "description": "Sending again with the same key makes nothing twice: the key of a single task, or of all together.",
             "schema": {"type": "string", "maxLength": 256},
         },
     ],

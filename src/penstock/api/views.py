@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from penstock.domain.explain import Reason
+from penstock.domain.plan import Step
 from penstock.domain.settings import redact
 from penstock.domain.task import ENDED, Outcome, State, name_of
 from penstock.engine.configuration import Applied
@@ -117,12 +118,14 @@ def change_view(change: Change) -> View:
     }
 
 
-def applied_view(applied: Applied, *, dry_run: bool) -> View:
-    """Show what applying a configuration did, or would do."""
-    plan = [
-        {"action": step.action, "kind": step.kind, "name": step.name, "before": step.before, "after": step.after}
-        for step in applied.plan.steps
-    ]
+def encode_step(step: Step) -> msgspec.Raw:
+    """Encode one step of a plan."""
+    view = {"action": step.action, "kind": step.kind, "name": step.name, "before": step.before, "after": step.after}
+    return msgspec.Raw(encode(view))
+
+
+def applied_view(applied: Applied, plan: list[msgspec.Raw], *, dry_run: bool) -> View:
+    """Show what applying a configuration did, or would do; `plan` is its steps, encoded."""
     change = applied.changes[-1].sequence if applied.changes else None
     return {"plan": plan, "unchanged": applied.plan.unchanged, "applied": not dry_run, "change": change}
 

@@ -9,6 +9,7 @@ from penstock.api.exchange import not_understood
 from penstock.api.names import task_id_of
 from penstock.api.routes.common import After, Document, EngineOf, Limit, json_answer, page_of, problems, raw_body, takes
 from penstock.api.routes.tasks import Before, task_page
+from penstock.api.slices import map_in_slices
 from penstock.api.views import View, pipeline_view
 from penstock.domain.task import State
 from penstock.engine.engine import Engine
@@ -39,7 +40,9 @@ async def list_pipelines(
         engine.configurer.lookup("function", function)
         of_function = (name for name, stored in objects.items() if stored.settings["function"] == function)
         names, following = page_of(of_function, after, limit)
-    return json_answer({"pipelines": [pipeline_view(engine, objects[name]) for name in names], "next": following})
+    # One may be removed while others are looked at.
+    views = await map_in_slices(lambda one: pipeline_view(engine, objects[one]) if one in objects else None, names)
+    return json_answer({"pipelines": [view for view in views if view is not None], "next": following})
 
 
 @router.put("/{name}", openapi_extra=_SETTINGS, responses=problems("invalid-settings"))

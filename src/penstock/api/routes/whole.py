@@ -10,7 +10,8 @@ from penstock.api.events import PAGE, follow
 from penstock.api.exchange import check_text, not_understood
 from penstock.api.names import pipeline_of, task_id_of
 from penstock.api.routes.common import EngineOf, Limit, LobbyOf, Place, json_answer, problems, raw_body, takes
-from penstock.api.views import View, applied_view, change_view, line_view, status_view
+from penstock.api.slices import map_in_slices
+from penstock.api.views import View, applied_view, change_view, encode_step, line_view, status_view
 
 router = APIRouter()
 
@@ -29,13 +30,14 @@ _CONFIG = takes(
 class Apply(msgspec.Struct, forbid_unknown_fields=True):
     """Hold a configuration, and what to do about what it does not name."""
 
-    config: Any
+    config: msgspec.Raw
     prune: bool = False
     dry_run: bool = False
     tasks: Literal["refuse", "drain", "discard"] = "refuse"
 
 
 _apply = msgspec.json.Decoder(Apply)
+_sections = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw]])
 
 
 @router.post(
@@ -52,8 +54,22 @@ async def apply(engine: EngineOf, request: Request) -> Response:
         asked = _apply.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise not_understood("The body", error) from error
-    applied = await engine.configurer.apply(asked.config, prune=asked.prune, dry_run=asked.dry_run, tasks=asked.tasks)
-    return json_answer(applied_view(applied, dry_run=asked.dry_run))
+    config = await _decode_config(asked.config)
+    applied = await engine.configurer.apply(config, prune=asked.prune, dry_run=asked.dry_run, tasks=asked.tasks)
+    steps = await map_in_slices(encode_step, applied.plan.steps)
+    return json_answer(applied_view(applied, steps, dry_run=asked.dry_run))
+
+
+async def _decode_config(body: msgspec.Raw) -> Any:
+    """Return a configuration, decoding one object after the other if it looks like one."""
+    try:
+        sections = _sections.decode(body)
+    except msgspec.ValidationError:
+        return msgspec.json.decode(body)  # the engine says what is wrong with it
+    return {
+        section: dict(zip(objects, await map_in_slices(msgspec.json.decode, objects.values()), strict=True))
+        for section, objects in sections.items()
+    }
 
 
 @router.get("/v1/changes", tags=["configuration"])
