@@ -293,6 +293,19 @@ def test_a_first_limit_counts_what_runs_already() -> None:
         assert not bench.waiting["p"]
 
 
+@pytest.mark.parametrize("before", [{}, {"concurrency": 5}])
+def test_a_first_rate_does_not_wait_for_what_runs_already(before: dict[str, Any]) -> None:
+    bench = Bench(Chance(work=(3600.0, 3600.0)))
+    bench.provide(10)
+    bench.pipeline("p", **before)
+    bench.send("p", 1)
+    bench.run(0.5)
+    bench.pipeline("p", rates=(RateSpec(1, 3.0),))
+    bench.send("p", 2)
+    bench.run(4)
+    assert len(bench.executions) == 3
+
+
 def disturb(bench: Bench, cost: bool = False) -> None:
     """Do something at random that a user or the engine may do."""
     rng, admission = bench.rng, bench.admission

@@ -70,7 +70,10 @@ class Admission:
             self._look_at_periods(own)
             gates = (own, *gates)
         pipeline.gates = gates
-        self._settle(pipeline, paused=spec.paused)
+        if spec.paused:
+            pipeline.place = PAUSED
+        else:
+            self._fed(pipeline)
         return pipeline
 
     def limit(self, gate: Gate) -> None:
@@ -102,7 +105,7 @@ class Admission:
         if pipeline.own is not None:
             pipeline.own.held_until = -inf
         self._leave(pipeline)
-        self._settle(pipeline, paused=False)
+        self._fed(pipeline)
 
     def hold(self, name: str, until: float) -> None:
         """Start no more of a pipeline's tasks before a moment."""
@@ -179,12 +182,11 @@ class Admission:
 
         A second, later date of the same start is counted beside the first: that is on the safe side.
         """
-        if not start.undated:
-            for gate in start.gates:
+        first, start.undated = start.undated, False
+        for gate in start.rated:
+            if not first:
                 gate.date_again(at, start.task.cost)
-            return
-        start.undated = False
-        for gate in start.gates:
+                continue
             gate.date(at, start.task.cost)
             if gate.wakes_at == inf:  # else the moment is known, and this date brings no earlier one
                 self._opened(gate)
@@ -194,14 +196,15 @@ class Admission:
 
         Its slot comes back by `provide`, if its instance takes more."""
         for gate in start.gates:
-            if start.undated:
-                if started_at is None:
-                    gate.undate(start.task.cost)
-                else:
-                    gate.date(started_at, start.task.cost)
             gate.release()
-            if start.undated or gate.concurrency is not None:
-                self._opened(gate, sooner=start.undated and started_at is None)
+            if gate.concurrency is not None:
+                self._opened(gate)
+        for gate in start.rated if start.undated else ():
+            if started_at is None:
+                gate.undate(start.task.cost)
+            else:
+                gate.date(started_at, start.task.cost)
+            self._opened(gate, sooner=started_at is None)
         start.undated = False
         if start.own is None:
             pipeline = start.pipeline
@@ -257,9 +260,7 @@ class Admission:
             return 0
         wanted = 0.0
         for pipeline in place.waiters:
-            room = min((gate.room(now) for gate in pipeline.gates), default=inf)
-            backlog = inf if pipeline.queue.more else len(pipeline.queue)
-            wanted += max(1.0, min(room, backlog))
+            wanted += pipeline.wants(now)
             if wanted >= most:
                 return most
         return int(wanted)
@@ -494,12 +495,6 @@ class Admission:
         else:
             pipeline.ticket += 1
         pipeline.place, pipeline.waits_at = IDLE, None
-
-    def _settle(self, pipeline: Pipeline, *, paused: bool) -> None:
-        if paused:
-            pipeline.place = PAUSED
-        else:
-            self._fed(pipeline)
 
     def _look_hungry(self, pipeline: Pipeline) -> None:
         if pipeline.queue.more and len(pipeline.queue) * 2 < self._most:

@@ -299,8 +299,9 @@ class Gate:
     def take(self, now: float, cost: float) -> None:
         """Let one task pass: charge it."""
         self.in_use += 1
-        self.undated_tasks += 1
-        self.undated_cost += cost
+        if self.rates:
+            self.undated_tasks += 1
+            self.undated_cost += cost
         for rate in self.rates:
             rate.take(now, cost if rate.metered else 1.0)
 

@@ -47,11 +47,20 @@ class Pipeline:
         self.wakes_at = inf  # its moment, while its place is the heap
         self.alarm = inf  # when its head expires, if it is anywhere but in the heap
 
+    def wants(self, now: float) -> float:
+        """Return how many slots it could use at once, one at least."""
+        room = min((gate.room(now) for gate in self.gates), default=inf)
+        backlog = inf if self.queue.more else len(self.queue)
+        return max(1.0, min(room, backlog))
+
 
 class Start:
-    """Hold what one admitted task took; `undated` until the start of its handler is known."""
+    """Hold what one admitted task took; `undated` until the start of its handler is known.
 
-    __slots__ = ("gates", "own", "pipeline", "slots", "task", "undated")
+    `rated` are those of its gates that had rates when it was admitted: only these charge units to it, and date them.
+    """
+
+    __slots__ = ("gates", "own", "pipeline", "rated", "slots", "task", "undated")
 
     def __init__(self, task: Task, pipeline: Pipeline) -> None:
         self.task = task
@@ -59,12 +68,13 @@ class Start:
         self.gates = pipeline.gates
         self.own = pipeline.own
         self.slots = pipeline.slots
-        self.undated = bool(pipeline.gates)
+        self.rated = tuple(gate for gate in pipeline.gates if gate.rates)
+        self.undated = bool(self.rated)
 
     @property
     def dated(self) -> bool:
         """Say whether the moment of the handler's start matters to a limit."""
-        return self.undated and any(gate.rates for gate in self.gates)
+        return self.undated
 
 
 @dataclass(slots=True)

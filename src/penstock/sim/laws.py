@@ -30,7 +30,7 @@ class Allowance:
 
     While a change is under way, the old and the new allowance are both in force: which one a start was admitted under
     cannot be told. Starts before `remembers` do not count: the limit kept no dates that far back when it was changed.
-    Nor do those sent before `gated`, when nothing was limited: nothing counted them.
+    Nor do those admitted before `gated`, when there was no rate: nothing counted them.
     """
 
     since: float
@@ -62,7 +62,7 @@ def amend(
     last = allowances[-1]
     before = {window.by_cost: window.period for window in sorted(last.windows, key=lambda window: window.period)}
     known = min((before.get(window.by_cost, 0.0) for window in windows), default=max(before.values(), default=0.0))
-    gated = last.gated if any(allowance.limits for allowance in allowances) else done
+    gated = last.gated if last.windows else done
     changed = Allowance(began, windows, concurrency, max(last.remembers, done - known), gated)
     return [*allowances[:-1], replace(last, until=done), changed]
 
@@ -103,7 +103,7 @@ def rate_breaches(
     moments = [_start(e) for e in begun]
     found = []
     for index, execution in enumerate(begun):
-        candidates = in_force(allowances, execution.sent, moments[index])
+        candidates = in_force(allowances, execution.admitted, moments[index])
         verdicts = [_crowded(begun, moments, index, allowance, cost) for allowance in candidates]
         if verdicts and all(verdicts):
             found.append(f"rate of {name}: {verdicts[-1]} (task {execution.task:016x}, sent {execution.sent!r})")
@@ -116,7 +116,7 @@ def concurrency_breaches(name: str, executions: Sequence[Execution], allowances:
     levels = _levels([(_start(e), inf if e.ended is None else e.ended) for e in begun])
     found = []
     for execution, level in zip(begun, levels, strict=True):
-        candidates = in_force(allowances, execution.sent, _start(execution))
+        candidates = in_force(allowances, execution.admitted, _start(execution))
         most = max((inf if a.concurrency is None else a.concurrency for a in candidates), default=inf)
         if level > most:
             found.append(
@@ -186,7 +186,7 @@ def _crowded(
         used, at = 0.0, index
         first = allowance.remembers
         while at >= 0 and moments[at] >= first and _within(moments[at], moments[index], window.period):
-            if begun[at].sent > allowance.gated:
+            if begun[at].admitted > allowance.gated:
                 used += cost(begun[at].task) if window.by_cost else 1
             at -= 1
         if used > window.n * (1 + 1e-12):

@@ -27,7 +27,8 @@ class Execution:
     """Follow one execution: when it was sent, started and ended, and when the engine could know of its end.
 
     `started` is None if the handler never did; `ended` is None while it runs. `told` stays None if it ended by itself and
-    the report died with the instance. `epoch` numbers the server's lives.
+    the report died with the instance. `epoch` numbers the server's lives. A task that had to be prepared was sent up to
+    `prepared` seconds after it was admitted.
     """
 
     attempt: int
@@ -43,8 +44,14 @@ class Execution:
     started: float | None = None
     ended: float | None = None
     told: float | None = None
+    prepared: float = 0.0
     fate: Fate | None = None
     body: bytes = b""
+
+    @property
+    def admitted(self) -> float:
+        """Return the earliest moment at which it can have been admitted."""
+        return self.sent - self.prepared
 
 
 @dataclass(frozen=True, slots=True)

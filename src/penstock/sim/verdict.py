@@ -23,12 +23,16 @@ POSSIBLE: Final = {
 }
 """What the engine may say of an execution, by what became of it: an end that is not reported in time is a timeout."""
 
+PREPARED: Final = 4.0
+"""Seconds that may pass between a task's admission and its being sent, if its payload or an instance has to be fetched."""
+
 COMMIT: Final = 2.0
 """Seconds after which an outcome is on disk for certain; one that is younger when the server dies may be lost."""
 
 
 def verdict(world: World) -> list[str]:
     """Return all breaches; none means that the world was as it should be."""
+    _note_prepared(world)
     found = [*world.ledger.breaches, *world.diary.surprises, *world.diary.left]
     found += _limits(world)
     found += laws.slot_breaches(world.ledger.executions, world.machine.slots)
@@ -61,7 +65,7 @@ def _limits(world: World) -> Iterator[str]:
 
 def _gated(allowances: Sequence[laws.Allowance], execution: Execution) -> bool:
     """Say whether a function had a ceiling when an execution was sent: one that came later does not know of it."""
-    return all(allowance.limits for allowance in laws.in_force(allowances, execution.sent, execution.sent))
+    return all(allowance.limits for allowance in laws.in_force(allowances, execution.admitted, execution.sent))
 
 
 def _cost(world: World, task: int) -> float:
@@ -69,16 +73,20 @@ def _cost(world: World, task: int) -> float:
     return 1.0 if sending is None else sending.cost
 
 
-def _pauses(world: World) -> Iterator[str]:
-    """Check that nothing is sent within a pause, but for tasks that were admitted before and had to be prepared."""
+def _note_prepared(world: World) -> None:
+    """Mark executions that came later than their admission: of large payloads, and of tasks that were interrupted."""
     known: set[int] = set()
     for execution in world.ledger.executions:
-        again, task = execution.task in known, world.diary.tasks.get(execution.task)
+        sending = world.diary.tasks.get(execution.task)
+        if execution.task in known or (sending is not None and len(sending.payload) > INLINE):
+            execution.prepared = PREPARED
         known.add(execution.task)
-        if again or (task is not None and len(task.payload) > INLINE):
-            continue
-        for name, begin, end in world.diary.paused:
-            if execution.pipeline == name and begin < execution.sent < end:
+
+
+def _pauses(world: World) -> Iterator[str]:
+    for name, begin, end in world.diary.paused:
+        for execution in world.ledger.executions:
+            if execution.pipeline == name and begin < execution.admitted and execution.sent < end:
                 yield f"task {execution.task:016x} of {name} was sent at {execution.sent!r}, within a pause"
 
 
