@@ -35,6 +35,14 @@ from penstock.store.sqlite import SqliteStore
 PATIENCE: Final = 5.0
 """How long (seconds) a stopping server lets requests and tasks end by themselves."""
 
+DEAD_PEERS: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
+)
+"""What finds callers and readers within a minute whose machine or network has gone without a word."""
+
 HOSTS: Final = "PENSTOCK_HOSTS"
 """The environment variable with further names of this server, separated by commas."""
 
@@ -157,6 +165,8 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
     family, kind, protocol, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
     with socket.socket(family, kind, protocol) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for level, option, value in DEAD_PEERS:  # accepted connections inherit them
+            listening.setsockopt(level, option, value)
         listening.bind(address)
         yield listening
 

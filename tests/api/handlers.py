@@ -32,5 +32,12 @@ def sleeps(event: Any, context: Any) -> Any:
     return event
 
 
+def waits(event: Any, context: Any) -> bool:
+    """Wait until there is a file of that name."""
+    while not os.path.exists(event):
+        time.sleep(0.005)
+    return True
+
+
 def throttled(event: Any, context: Any) -> None:
     raise Throttled("later", retry_after=event)

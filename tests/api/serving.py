@@ -45,14 +45,15 @@ class Answer:
 class Server:
     """Run a server over a data directory until it is closed."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    def __init__(self, data: Path, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.data, self._at = data, (host, port)
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
+            self._thread.join()
             raise self._failure
 
     def _run(self) -> None:
@@ -66,7 +67,7 @@ class Server:
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        async with build(self.data) as running:
+        async with build(self.data, *self._at) as running:
             self.running: Running = running
             self.port = int(running.url.rpartition(":")[2])
             self._ready.set()

@@ -1,5 +1,6 @@
 """The server as a process: its data directory, its port, and how it stops and comes back."""
 
+import errno
 import json
 import signal
 import socket
@@ -18,14 +19,14 @@ from penstock.domain.errors import Locked, PenstockError
 
 PROGRAM = (
     "import sys; from pathlib import Path; from penstock.app import serve; "
-    "serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), lambda url: print(url, flush=True))"
+    "serve(Path(sys.argv[1]), '127.0.0.1', 0, lambda url: print(url, flush=True))"
 )
 
 
 @contextmanager
-def process(data: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(data: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run a server as a process of its own; give it and its URL."""
-    command = [sys.executable, "-c", PROGRAM, str(data), host, str(port)]
+    command = [sys.executable, "-c", PROGRAM, str(data)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         try:
@@ -84,10 +85,9 @@ def test_a_data_directory_has_one_server(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_known_before_anything_starts(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, process(tmp_path, port=taken.getsockname()[1]) as (child, _):
-        _, err = child.communicate(timeout=30)
-        assert child.returncode == 1
-        assert "Address already in use" in err
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use") as caught:
+        Server(tmp_path, port=taken.getsockname()[1])
+    assert caught.value.errno == errno.EADDRINUSE
     assert not (tmp_path / "penstock.sqlite").exists()
 
 
@@ -96,55 +96,70 @@ def test_addresses_and_directories_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "token").touch()
     for data, host, says in (
-        (tmp_path / "file", "127.0.0.1", "cannot be used"),
-        (tmp_path / "empty", "127.0.0.1", "token is empty"),
-        (tmp_path / "data", "no.such.host.invalid", "no address to listen at"),
+        ("file", "127.0.0.1", "cannot be used"),
+        ("empty", "127.0.0.1", "token is empty"),
+        ("data", "no.such.host.invalid", "no address to listen at"),
     ):
-        with process(data, host) as (child, _):
-            _, err = child.communicate(timeout=30)
-            assert child.returncode == 1
-            assert says in err.splitlines()[-1]
-            assert PenstockError.__name__ in err.splitlines()[-1]
+        with pytest.raises(PenstockError, match=says):
+            Server(tmp_path / data, host)
 
 
 def test_the_other_loopback(tmp_path: Path) -> None:
-    with process(tmp_path, "::1") as (_, url):
-        assert url.startswith("http://[::1]:")
-        port = int(url.rpartition(":")[2])
-        with closing(HTTPConnection("::1", port, timeout=30)) as connection:
+    with closing(Server(tmp_path, "::1")) as server:
+        assert server.running.url == f"http://[::1]:{server.port}"
+        with closing(HTTPConnection("::1", server.port, timeout=30)) as connection:
             connection.request("GET", "/healthz")
             assert connection.getresponse().read() == b'{"status":"ok"}'
 
 
+def test_further_names_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_HOSTS", "penstock.internal, other.internal")
+    with closing(Server(tmp_path)) as server:
+        assert server.get("/healthz", Host="other.internal").status == 200
+        assert server.get("/healthz", Host="another.internal").status == 403
+
+
 def test_a_closing_server_answers_who_is_inside_and_nobody_else(tmp_path: Path) -> None:
-    server = Server(tmp_path)
     answers: list[Answer] = []
-    try:
-        server.deploy("sleeps")
-        server.make("p", "sleeps")
-        server.make("later", "sleeps", paused=True)
-        (task,) = server.send("later", 1)
-        idle, _ = server.open("GET", "/healthz")
+    with closing(Server(tmp_path / "data")) as server:
+        server.deploy("waits")
+        server.deploy("echo")
+        server.make("blocked", "echo", paused=True)
+        (task,) = server.send("blocked", 1)
+        sign = tmp_path / "sign"
         asking = [
-            threading.Thread(target=lambda: answers.append(server.post("/v1/pipelines/p/invoke", 1.5))),
+            threading.Thread(target=lambda: answers.append(server.post("/v1/functions/waits/invoke", str(sign)))),
             threading.Thread(target=lambda: answers.append(server.get(f"/v1/tasks/{task}?wait=20s"))),
         ]
         for one in asking:
             one.start()
-        until(lambda: server.get("/v1/pipelines/p").json()["counts"]["running"] and server.running.lobby.inside == 2)
+        until(lambda: server.running.lobby.inside == 2 and server.running.engine.plant.running)
         server.stop()
         until(lambda: server.get("/readyz").status == 503)
         assert server.get("/healthz").status == 200
         refused = server.get("/v1/status")
         assert (refused.status, refused.code) == (503, "unavailable")
         assert refused.headers["retry-after"] == "1"
+        sign.touch()
         for one in asking:
             one.join()
-        idle.close()
-    finally:
-        server.close()
-    bodies = {answer.status: answer.body for answer in answers}
-    assert set(bodies) == {200}
-    assert b"1.5" in {answer.body for answer in answers}
+    assert {answer.status for answer in answers} == {200}
+    assert {answer.body if answer.body == b"true" else answer.json()["state"] for answer in answers} == {
+        b"true",
+        "queued",
+    }
     with pytest.raises(OSError, match=r"refused|reset"):
         server.get("/healthz")
+
+
+def test_calls_that_do_not_end_are_told_that_the_server_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.app.PATIENCE", 0.1)
+    answers: list[Answer] = []
+    with closing(Server(tmp_path / "data")) as server:
+        server.deploy("waits")
+        nowhere = str(tmp_path / "nowhere")
+        asking = threading.Thread(target=lambda: answers.append(server.post("/v1/functions/waits/invoke", nowhere)))
+        asking.start()
+        until(lambda: server.running.engine.plant.running)
+    asking.join()
+    assert (answers[0].status, answers[0].code) == (503, "unavailable")
