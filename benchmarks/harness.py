@@ -215,13 +215,17 @@ def until(ready: Callable[[], bool], child: subprocess.Popen[bytes], log: Path, 
 
 def descendants(pid: int) -> list[int]:
     """Return a process's id and those of all that live below it."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                parent = int(Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()[1])
+                children.setdefault(parent, []).append(int(entry))
     found, todo = [], [pid]
     while todo:
         one = todo.pop()
         found.append(one)
-        with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{one}/task"):
-                todo += map(int, Path(f"/proc/{one}/task/{task}/children").read_text().split())
+        todo += children.get(one, ())
     return found
 
 

@@ -239,7 +239,7 @@ def test_on_a_full_disk_sends_are_refused_and_outcomes_are_not(disk: Disk) -> No
         acknowledged = kept + ([900_001] if results[0] == {} else [])
         await store.record(project, [done(task(number)) for number in kept])
         assert ids(await store.tasks(project, limit=9999)) == acknowledged[::-1]
-        assert await store.objects(project) == []
+        assert await store.objects(project, "function", "", 9) == []
         assert {each.state for each in await store.tasks(project, before=900_001, limit=9999)} == {State.DONE}
         disk.make_room(store)
         while store.full:

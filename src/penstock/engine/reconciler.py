@@ -17,6 +17,7 @@ from penstock.domain.limits import Gate
 from penstock.domain.settings import SECTIONS, Kind, PipelineSpec, function_spec, limit_spec, pipeline_spec
 from penstock.domain.task import WAITING, State
 from penstock.engine.model import DIRECT, Fleet, Function, Pipe
+from penstock.engine.objects import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,13 +31,15 @@ if TYPE_CHECKING:
 CEILING: Final = "function "
 """Prefix of the gate that holds a function's own ceilings: no shared limit can have such a name."""
 
+PAGE: Final = 500
+
 
 class Reconciler:
     """Carry out what the configuration says. `objects` is that configuration, secrets in clear."""
 
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
-        self.objects: dict[Kind, dict[str, StoredObject]] = {kind: {} for kind in SECTIONS}
+        self.objects: dict[Kind, Objects] = {kind: Objects(kind) for kind in SECTIONS}
         self._contexts = count(1)
 
     def join(self, scaler: Scaler, scheduler: Scheduler, pump: Pump) -> None:
@@ -46,14 +49,8 @@ class Reconciler:
     async def open(self) -> None:
         """Read the configuration, and how many tasks each pipeline has."""
         plant = self._plant
-        stored = await plant.store.objects(plant.project_id)
-        versions = await plant.store.versions(plant.project_id)
         for kind in SECTIONS:
-            for one in stored:
-                if one.kind == kind:
-                    self.put(one)
-                    if kind == "function":
-                        self._take_versions(one.name, [version for version in versions if version.function == one.name])
+            await self._load(kind)
         for name, states in (await plant.store.counts(plant.project_id)).items():
             pipe = plant.pipes.get(name)
             if pipe is None:
@@ -64,6 +61,17 @@ class Reconciler:
             pipe.counts.dead = states.get(State.DEAD, 0)
             if pipe.counts.queued:
                 plant.admission.left_behind(name)
+
+    async def _load(self, kind: Kind) -> None:
+        """Read the objects of one kind, a page at a time: what is read is packed before the next page comes."""
+        plant = self._plant
+        after = ""
+        while page := await plant.store.objects(plant.project_id, kind, after, PAGE):
+            for stored in page:
+                self.put(stored)
+                if kind == "function":
+                    self._take_versions(stored.name, await plant.store.versions(plant.project_id, stored.name))
+            after = page[-1].name
 
     # objects ------------------------------------------------------------------------------------------------------
     def put(self, stored: StoredObject) -> None:

@@ -205,8 +205,8 @@ class Store(Protocol):
         """Delete a pipeline's tasks in the given states, with their keys and history; return how many."""
 
     # configuration ----------------------------------------------------------------------------------------------------
-    async def objects(self, project: int) -> list[StoredObject]:
-        """Return every function, pipeline and limit."""
+    async def objects(self, project: int, kind: Kind, after: str, limit: int) -> list[StoredObject]:
+        """Return functions, pipelines or limits in the order of their names, those behind the given name only."""
 
     async def apply(self, project: int, writes: Sequence[Write], at: float) -> list[Change]:
         """Write objects and their rows in the change log in one transaction; return the rows.

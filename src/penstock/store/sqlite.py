@@ -15,7 +15,7 @@ from penstock.store import configuring as c
 from penstock.store import operations as o
 from penstock.store import rows
 from penstock.store.disk import Ballast, DirectoryLock, sync
-from penstock.store.protocol import Change, Line, StoredObject, StoredTask, Version, Write
+from penstock.store.protocol import Change, Kind, Line, StoredObject, StoredTask, Version, Write
 from penstock.store.readers import Reader, Readers
 from penstock.store.session import Session
 from penstock.store.statements import Rows
@@ -287,12 +287,12 @@ class SqliteStore:
             await self._write.do(o.FILE, project)
 
     # configuration ------------------------------------------------------------------------------------------------------
-    async def objects(self, project: int) -> list[StoredObject]:
-        """Return every function, pipeline and limit."""
+    async def objects(self, project: int, kind: Kind, after: str, limit: int) -> list[StoredObject]:
+        """Return a page of the objects of one kind, by name."""
         return await self._read.read(
             lambda reader: [
                 StoredObject(kind, name, _decode(settings), created, updated)
-                for kind, name, settings, created, updated in reader.rows("objects", project)
+                for _, name, settings, created, updated in reader.rows("objects", project, kind, after, limit)
             ]
         )
 

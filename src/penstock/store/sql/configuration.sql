@@ -5,7 +5,8 @@ SELECT id FROM projects WHERE name = ?1;
 INSERT INTO projects (name) VALUES (?1) RETURNING id;
 
 -- name: objects
-SELECT kind, name, settings, created, updated FROM objects WHERE project = ?1 ORDER BY kind, name;
+SELECT kind, name, settings, created, updated FROM objects
+WHERE project = ?1 AND kind = ?2 AND name > ?3 ORDER BY name LIMIT ?4;
 
 -- name: put_objects
 -- rows: kind name settings

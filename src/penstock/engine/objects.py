@@ -1,0 +1,39 @@
+"""The configuration in memory, packed: a hundred bytes for each object that nobody looks at."""
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import msgspec
+
+from penstock.domain.settings import Kind
+from penstock.store.protocol import StoredObject
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[dict[str, Any], float, float]).decode
+
+
+class Objects(MutableMapping[str, StoredObject]):
+    """Hold the objects of one kind by name. What is taken out is a copy: changing it changes nothing here."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+        self._packed: dict[str, bytes] = {}
+
+    def __getitem__(self, name: str) -> StoredObject:
+        settings, created, updated = _decode(self._packed[name])
+        return StoredObject(self._kind, name, settings, created, updated)
+
+    def __setitem__(self, name: str, stored: StoredObject) -> None:
+        self._packed[name] = _encode((stored.settings, stored.created, stored.updated))
+
+    def __delitem__(self, name: str) -> None:
+        del self._packed[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._packed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
