@@ -66,7 +66,9 @@ def test_only_one_table_says_what_may_become_of_a_task() -> None:
 def test_every_room_of_the_heart_stands_in_the_architecture() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     folders = {"domain", "store", "compute", "engine", "sim", "artifacts"}
-    rooms = [path for path in SOURCES if path.parent.name in folders and path.name not in {"__init__.py", "__main__.py"}]
+    rooms = [
+        path for path in SOURCES if path.parent.name in folders and path.name not in {"__init__.py", "__main__.py"}
+    ]
     assert [str(room) for room in rooms if f"`{room.stem}`" not in text] == []
 
 
