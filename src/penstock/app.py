@@ -96,7 +96,7 @@ async def build(data: Path, host: str = "127.0.0.1", port: int = 0) -> AsyncIter
         names = [name.strip() for name in os.environ.get(HOSTS, "").split(",") if name.strip()]
         front = Front(engine, Doorman(token, host, names), lobby, make_rest(engine, lobby))
         server = HttpServer(front)
-        await engine.open()
+        await _open(engine)
         try:
             await server.start([listening])
             with _announced(data, url):
@@ -105,6 +105,16 @@ async def build(data: Path, host: str = "127.0.0.1", port: int = 0) -> AsyncIter
         finally:
             await engine.close(PATIENCE)
             await server.stop()
+
+
+async def _open(engine: Engine) -> None:
+    """Open the engine. Raises `PenstockError` if what an earlier server left running does not go."""
+    try:
+        await engine.open()
+    except TimeoutError as error:
+        raise PenstockError(
+            f"The server cannot start beside what the last one left: {error}. End these processes, then start it again."
+        ) from error
 
 
 # the data directory ---------------------------------------------------------------------------------------------------

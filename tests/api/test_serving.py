@@ -104,6 +104,18 @@ def test_addresses_and_directories_that_cannot_be_used(tmp_path: Path) -> None:
             Server(tmp_path / data, host)
 
 
+def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stay(*_: object) -> None:
+        raise TimeoutError("3 processes do not end")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("penstock.compute.local.LocalCompute.open", stay)
+        with pytest.raises(PenstockError, match="3 processes do not end"):
+            Server(tmp_path)
+    with closing(Server(tmp_path)) as server:
+        assert server.get("/v1/status").json()["epoch"] == 2
+
+
 def test_the_other_loopback(tmp_path: Path) -> None:
     with closing(Server(tmp_path, "::1")) as server:
         assert server.running.url == f"http://[::1]:{server.port}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -72,12 +73,24 @@ class Engine:
 
     # life -----------------------------------------------------------------------------------------------------------
     async def open(self) -> None:
-        """Take ownership, end what an earlier server left running, and take up its work."""
+        """Take ownership, end what an earlier server left running, and take up its work.
+
+        If that fails, what was opened is closed again.
+        """
         plant = self.plant
-        await plant.store.open()
-        plant.project_id = await plant.store.project(plant.project)
-        self.intake.open(plant.store.epoch)
-        await plant.compute.open(self.settle)
+        async with contextlib.AsyncExitStack() as opened:
+            await plant.store.open()
+            opened.push_async_callback(plant.store.close)
+            plant.project_id = await plant.store.project(plant.project)
+            self.intake.open(plant.store.epoch)
+            await plant.compute.open(self.settle)
+            opened.push_async_callback(plant.compute.close)
+            await self._take_up()
+            opened.pop_all()
+
+    async def _take_up(self) -> None:
+        """Take up the work where the last server left it."""
+        plant = self.plant
         interrupted = await plant.store.recover(plant.project_id)
         if interrupted:
             log.warning("%d tasks were running when the server ended last time; they run again.", interrupted)
