@@ -192,9 +192,7 @@ class Admission:
                 self._opened(gate)
 
     def finish(self, start: Start, started_at: float | None) -> None:
-        """Free what a task took, now that its work has really ended; None if its handler never started.
-
-        Its slot comes back by `provide`, if its instance takes more."""
+        """Free what a task took (its slot comes back by `provide`); None if its handler never started."""
         for gate in start.gates:
             gate.release()
             if gate.concurrency is not None:

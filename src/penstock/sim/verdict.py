@@ -121,7 +121,7 @@ def _task(world: World, sending: Sending, stored: StoredTask, executions: list[E
             elif stored.result != sending.payload:
                 yield f"its result is not its payload, which is {sending.payload!r}"
         case State.CANCELLED:
-            if cancelled is None and not removed and not _could_be_cancelled(world):
+            if stored.id not in world.diary.asked_to_cancel and not removed:
                 yield "it is cancelled, and nobody cancelled it"
         case State.DEAD:
             yield from _dead(world, sending, stored)
@@ -130,11 +130,6 @@ def _task(world: World, sending: Sending, stored: StoredTask, executions: list[E
     lived_through = any(moment >= sending.at for moment in (*world.diary.crashes, *world.diary.restarts))
     if sending.pipeline not in world.diary.redriven and not lived_through:
         yield from _account(stored, executions)
-
-
-def _could_be_cancelled(world: World) -> bool:
-    """A cancellation whose answer was lost in a crash has been carried out all the same."""
-    return bool(world.diary.crashes)
 
 
 def _dead(world: World, sending: Sending, stored: StoredTask) -> Iterator[str]:

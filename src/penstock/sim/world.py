@@ -75,6 +75,7 @@ class Diary:
     calls: list[Called] = field(default_factory=list)
     allowances: dict[tuple[str, str], list[Allowance]] = field(default_factory=dict)
     paused: list[tuple[str, float, float]] = field(default_factory=list)
+    asked_to_cancel: set[int] = field(default_factory=set)
     cancelled: dict[int, float] = field(default_factory=dict)
     redriven: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
@@ -295,6 +296,7 @@ class World:
             self._client(self._cancel(self._rng.choice(tasks[-20:])))
 
     async def _cancel(self, task: int) -> None:
+        self.diary.asked_to_cancel.add(task)
         try:
             await self.engine.intake.cancel(task)
         except (NotFound, Conflict) as error:
