@@ -8,21 +8,23 @@ Moments are monotonic seconds; `wall` is the wall clock at the same moment and s
 """
 
 from collections.abc import Iterable, Sequence
-from heapq import heappop, heappush
 from math import inf
 from typing import Final
 
 from penstock.domain.elder import Elder
 from penstock.domain.fairness import TIERS, WaitQueue
 from penstock.domain.limits import Door, Gate, Slots
+from penstock.domain.moments import ALARM, ELDER, Moments
 from penstock.domain.pipeline import IDLE, MOMENT, OWN, PAUSED, READY, WAITING, Admitted, Pipeline, Start
 from penstock.domain.queue import size_of
 from penstock.domain.settings import PipelineSpec
 from penstock.domain.task import Task
 
-ALARM: Final = -1
-ELDER: Final = -2
-"""Tickets of entries in the heap that stand for the expiry of a blocked head, and for the end of the elder's time."""
+HUNGRY: Final = 1000
+"""With fewer tasks than this in memory, a pipeline that has more in the store wants its next page."""
+
+FRUGAL: Final = 64
+"""How many tasks of a pipeline are kept when all together take as much memory as they may."""
 
 ALONE: Final = 64
 """How many tasks a pipeline starts in one turn when nobody else wants one."""
@@ -31,7 +33,7 @@ ALONE: Final = 64
 class Admission:
     """Decide. `most` bounds the tasks of a pipeline that are kept in memory, `memory` (bytes) those of all together."""
 
-    def __init__(self, *, most: int = 2000, memory: int = 256 << 20) -> None:
+    def __init__(self, *, most: int = 100_000, memory: int = 256 << 20) -> None:
         self.pipelines: dict[str, Pipeline] = {}
         self.gates: dict[str, Gate] = {}
         self.slots: dict[str, Slots] = {}
@@ -44,9 +46,8 @@ class Admission:
         self._bytes = 0
         self._ready: WaitQueue[Pipeline] = WaitQueue()
         self._open: dict[Door, None] = {}  # gates that may have room for those who wait there
-        self._moments: list[tuple[float, int, Pipeline | Gate, int]] = []
-        self._count = 0
         self._elder = Elder()
+        self._moments = Moments(self._elder)
         self._typical = 1.0  # the cost of a usual task, to size turns with
 
     # configuration ------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class Admission:
         pipeline = self.pipelines[name]
         queue = pipeline.queue
         before = queue.bytes
-        most = self._most if self._bytes < self._memory else 64
+        most = self._most if self._bytes < self._memory else FRUGAL
         for task in tasks:
             queue.offer(task, most)
         self._bytes += queue.bytes - before
@@ -243,13 +244,7 @@ class Admission:
         """Return the moment at which `admit` should be called again if nothing else happens; None for never."""
         if self._open or self._ready.count:
             return -inf
-        while self._moments:
-            moment, _, thing, ticket = self._moments[0]
-            if self._is_void(moment, thing, ticket):
-                heappop(self._moments)
-            else:
-                return moment
-        return None
+        return self._moments.next()
 
     def demand(self, slots: str, now: float, most: int) -> int:
         """Return how many more slots could be used at once, counted up to `most`."""
@@ -265,10 +260,7 @@ class Admission:
 
     # places -------------------------------------------------------------------------------------------------------
     def _pass_moments(self, now: float, wall: float, result: Admitted) -> None:
-        while self._moments and self._moments[0][0] <= now:
-            moment, _, thing, ticket = heappop(self._moments)
-            if self._is_void(moment, thing, ticket):
-                continue
+        for thing, ticket in self._moments.pass_by(now):
             if isinstance(thing, Gate):
                 thing.wakes_at = inf
                 self._opened(thing)
@@ -376,7 +368,7 @@ class Admission:
             if at < inf:
                 pipeline.place = MOMENT
                 pipeline.wakes_at = at
-                self._push_moment(min(at, self._expiry(pipeline, now, wall)), pipeline, pipeline.ticket)
+                self._moments.push(min(at, self._expiry(pipeline, now, wall)), pipeline, pipeline.ticket)
                 return
             pipeline.place = OWN
         else:
@@ -391,7 +383,7 @@ class Admission:
                 self.short[gate.name] = None
             elif now < at < gate.wakes_at:
                 gate.wakes_at = at
-                self._push_moment(at, gate, 0)
+                self._moments.push(at, gate)
         self._set_alarm(pipeline, now, wall)
 
     def _keep(self, pipeline: Pipeline, gate: Door, via: Door | None, at: float, now: float) -> bool:
@@ -402,7 +394,7 @@ class Admission:
             if self._elder.keeps(pipeline, opens_at, now):
                 via.mark = pipeline
                 if not known:
-                    self._push_moment(self._elder.until, pipeline, ELDER)
+                    self._moments.push(self._elder.until, pipeline, ELDER)
                 return True
         self._retire_elder(pipeline)
         return False
@@ -447,18 +439,7 @@ class Admission:
         at = self._expiry(pipeline, now, wall)
         if at < pipeline.alarm:
             pipeline.alarm = at
-            self._push_moment(at, pipeline, ALARM)
-
-    def _push_moment(self, at: float, thing: Pipeline | Gate, ticket: int) -> None:
-        self._count += 1
-        heappush(self._moments, (at, self._count, thing, ticket))
-
-    def _is_void(self, moment: float, thing: Pipeline | Gate, ticket: int) -> bool:
-        if isinstance(thing, Gate):
-            return thing.wakes_at != moment
-        if ticket == ELDER:
-            return self._elder.pipeline is not thing or self._elder.until != moment
-        return thing.alarm != moment if ticket == ALARM else thing.ticket != ticket
+            self._moments.push(at, pipeline, ALARM)
 
     def _opened(self, gate: Door, *, sooner: bool = False) -> None:
         """Let those who wait at a gate try again, as many as it can serve.
@@ -495,5 +476,5 @@ class Admission:
         pipeline.place, pipeline.waits_at = IDLE, None
 
     def _look_hungry(self, pipeline: Pipeline) -> None:
-        if pipeline.queue.more and len(pipeline.queue) * 2 < self._most:
+        if pipeline.queue.more and len(pipeline.queue) < min(HUNGRY, self._most / 2):
             self.hungry[pipeline.name] = None
