@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.conformance.compute_sim import SimWorld
+
 from penstock.compute.local import LocalCompute
 from penstock.compute.protocol import Blueprint, Compute, End, Exit, Instance, PipelineContext, Run
 
@@ -219,7 +221,7 @@ class LocalWorld:
         asyncio.run(main)
 
 
-WORLDS: dict[str, World] = {"local": LocalWorld()}
+WORLDS: dict[str, World] = {"local": LocalWorld(), "sim": SimWorld()}
 
 
 def exercise(world: World, folder: Path, body: Body, code: str = HANDLERS) -> Heard:

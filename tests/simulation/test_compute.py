@@ -236,7 +236,7 @@ def test_throttling_errors_and_output_are_passed_on() -> None:
         assert world.heard.of("output") == [(instance.id, 3, "stdout", "hello\n")]
 
     def says_hello(call: Call) -> Act:
-        return Act(0.1, output="hello\n")
+        return Act(0.1, output=(("stdout", "hello\n"),))
 
     def by_task(call: Call) -> Act:
         return behaviours[call.task](call)
@@ -257,7 +257,7 @@ def test_imports_may_fail_or_take_too_long() -> None:
         ((_, exit_),) = await world.heard.until("gone")
         assert (exit_.code, exit_.killed) == (1, False)
         assert world.heard.of("ready") == []
-        with pytest.raises(ImportFailed, match="no callable 'm:other'"):
+        with pytest.raises(ImportFailed, match="has no 'other'"):
             await world.compute.prepare(replace(BLUEPRINT, handler="m:other"), 10.0)
 
     async def takes_long(world: World) -> None:

@@ -5,12 +5,13 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.compute.protocol import Ending
+from penstock.compute.protocol import Blueprint, Ending
 from penstock.sim.downstream import Downstream, Period, Quota, calls
 from penstock.sim.laws import exceeded
 from penstock.sim.script import Act, Call, Spread
 
 RNG = random.Random(1)
+MADE_FROM = Blueprint("default", "f", 1, "bundle", "m:work")
 
 
 @given(st.lists(st.floats(0, 5), max_size=40).map(sorted), st.integers(1, 4))
@@ -54,10 +55,10 @@ def test_a_behaviour_passes_its_answers_on() -> None:
     behaviour = calls(service)
 
     def act(now: float) -> Act:
-        return behaviour(Call(1, 1, "p", b"{}", b"", 1, now, RNG))
+        return behaviour(Call(1, 1, "p", b"{}", b"", 30.0, MADE_FROM, now, RNG))
 
     assert (act(0.0).ending, act(0.0).ending) == (Ending.OK, Ending.THROTTLED)
     assert act(4.0).retry_after == 6.0
     endings = {act(150.0).ending for _ in range(50)}
     assert endings == {Ending.THROTTLED, Ending.ERROR}
-    assert calls(service, "q")(Call(1, 1, "p", b"{}", b"", 1, 0.0, RNG)).after == 0.5
+    assert calls(service, "q")(Call(1, 1, "p", b"{}", b"", 30.0, MADE_FROM, 0.0, RNG)).after == 0.5

@@ -186,7 +186,8 @@ class SimCompute:
         for name in (f"{blueprint.bundle}/{blueprint.handler}", blueprint.handler):
             if name in handlers:
                 return handlers[name]
-        return Handler(_never, import_error=f"There is no callable '{blueprint.handler}' in the bundle.")
+        module, _, name = blueprint.handler.partition(":")
+        return Handler(_never, import_error=f"The module '{module}' has no '{name}'.")
 
 
 def _never(call: Any) -> Any:

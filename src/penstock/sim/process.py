@@ -35,7 +35,7 @@ class _Batch:
     ready: float | None = None
     starts: list[tuple[int, float]] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
-    outputs: list[tuple[int, str]] = field(default_factory=list)
+    outputs: list[tuple[int, str, str]] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)
 
 
@@ -70,6 +70,7 @@ class SimInstance:
         self._arrived = 0
         self._inbox_at = -inf
         self._work: dict[int, _Work] = {}
+        self._waiting: deque[_Work] = deque()  # those of them for which there was no slot
         self._batch: _Batch | None = None
         self._flush_due = False
         self._on_the_way: deque[Callable[[], None]] = deque()
@@ -168,26 +169,32 @@ class SimInstance:
     def _read_runs(self, pairs: list[tuple[Run, Execution]]) -> None:
         for run, execution in pairs:
             work = self._work[run.attempt] = _Work(run, execution)
+            self._waiting.append(work)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin what waits inside, as far as there are slots; an engine that binds late leaves nothing to wait."""
+        while self.alive and self._waiting and len(self._work) - len(self._waiting) < self.blueprint.slots:
+            work = self._waiting.popleft()
             wait = self._machine.draw("start")
             if wait:
                 work.timer = self._machine.later(wait, self._start, work)
             else:
                 self._start(work)
-            if not self.alive:
-                return
 
     def _start(self, work: _Work) -> None:
         machine, run = self._machine, work.run
         now = work.execution.started = machine.now()
         call = Call(
-            run.task, run.number, run.pipeline.name, run.pipeline.params, run.payload, self.id, now, machine.rng
-        )
+            run.task, run.number, run.pipeline.name, run.pipeline.params, run.payload, run.timeout, self.blueprint, now,
+            machine.rng,
+        )  # fmt: skip
         act = work.act = self._handler.behaviour(call)
         machine.ledger.note(now, f"{self}: task {run.task:016x} of {run.pipeline.name} starts")
         if run.dated:
             self._tell().starts.append((run.attempt, now))
         if act.output:
-            self._tell().outputs.append((run.attempt, act.output))
+            self._tell().outputs += [(run.attempt, stream, text) for stream, text in act.output]
         work.timer = None
         if act.after < inf:
             work.timer = machine.later(act.after, self._finish, work, act.ending, act.body)
@@ -200,13 +207,18 @@ class SimInstance:
             work.cancelled = True
             if work.timer is not None:
                 work.timer.cancel()
-            body = error("CancelledError", "cancelled")
-            grace = 0.0 if work.act is None or work.act.grace is None else work.act.grace
-            work.timer = self._machine.later(grace, self._finish, work, Ending.CANCELLED, body)
+            act = work.act
+            if act is None and work in self._waiting:
+                self._waiting.remove(work)
+            stays = None if act is None else act.stays
+            grace = 0.0 if act is None or act.grace is None else act.grace
+            ending = Ending.CANCELLED if stays is None else Ending.OK
+            body = error("CancelledError", "cancelled") if stays is None else stays
+            work.timer = self._machine.later(grace, self._finish, work, ending, body)
 
     def _finish(self, work: _Work, ending: Ending, body: bytes) -> None:
         now, act = self._machine.now(), work.act
-        if act is not None and act.crash is not None and ending is not Ending.CANCELLED:
+        if act is not None and act.crash is not None and not work.cancelled:
             code = act.crash
             self.die(Exit(code if code >= 0 else None, None if code >= 0 else -code, killed=False, detail="crashed"))
             return
@@ -219,6 +231,7 @@ class SimInstance:
             end.retry_after, end.limit = act.retry_after, act.limit
         self._tell().ends.append(end)
         self._machine.ledger.note(now, f"{self}: task {execution.task:016x} ends {execution.fate}")
+        self._begin()
         self._read()
         self._leave_if_done()
 
@@ -252,6 +265,7 @@ class SimInstance:
             if work.execution.started is not None:
                 work.execution.ended, work.execution.fate = now, Fate.KILLED if how.killed else Fate.DIED
         self._work.clear()
+        self._waiting.clear()
         self._batch = None
         self._inbox.clear()
         self._lose([execution for execution in self._sent.values() if execution.started is None])
@@ -314,8 +328,8 @@ class SimInstance:
     def _pass_on(self, listener: Listener, batch: _Batch) -> None:
         if batch.ready is not None:
             listener.ready(self, batch.ready)
-        for attempt, text in batch.outputs:
-            listener.output(self, attempt, "stdout", text)
+        for attempt, stream, text in batch.outputs:
+            listener.output(self, attempt, stream, text)
         if batch.starts:
             listener.started(self, batch.starts)
         if batch.ends:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
-from penstock.compute.protocol import Ending
+from penstock.compute.protocol import Blueprint, Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ class Call:
     pipeline: str
     params: bytes
     payload: bytes
-    instance: int
+    timeout: float
+    blueprint: Blueprint
     now: float
     rng: random.Random
 
@@ -70,7 +71,8 @@ class Act:
 
     It ends `after` seconds (inf: never) with `ending` and `body`. If `crash` is given, the instance dies then instead,
     by that exit code, or by that signal if negative. A cancelled one ends `grace` seconds later, unless it is deaf to
-    it (`grace` None). While a `hogs` execution runs, its instance answers nothing: it holds the GIL.
+    it (`grace` None); if `stays` is given, it answers its cancellation with that result. While a `hogs` execution runs,
+    its instance answers nothing: it holds the GIL. `output` is (stream, text) pairs, written as it starts.
     """
 
     after: float
@@ -80,8 +82,9 @@ class Act:
     limit: str | None = None
     crash: int | None = None
     grace: float | None = 0.0
+    stays: bytes | None = None
     hogs: bool = False
-    output: str = ""
+    output: tuple[tuple[str, str], ...] = ()
 
 
 Behaviour = Callable[[Call], Act]
