@@ -45,7 +45,7 @@ def test_failures_say_how_the_task_ended(server: Server) -> None:
     assert problem["error"]["type"] == "ValueError"
     assert problem["error"]["message"] == "it is no good"
     assert "handlers.py" in problem["error"]["traceback"]
-    assert "it is no good" in problem["detail"]
+    assert problem["detail"] == "The task failed: ValueError: it is no good"
     assert server.wait(problem["task"])["error"] == problem["error"]
 
 

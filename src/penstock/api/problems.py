@@ -118,12 +118,12 @@ def problem_of_attempt(attempt: Attempt, retry_after: float) -> Problem:
     status, title = FAILED[attempt.outcome]
     task = name_of(attempt.task.id)
     error = msgspec.json.decode(attempt.body) if attempt.body else None
-    said = error.get("message") if isinstance(error, dict) else None
+    said = f": {error.get('type')}: {error.get('message')}" if isinstance(error, dict) else "."
     headers = {"Penstock-Task": task}
     if status in {429, 503}:
         headers["Retry-After"] = _whole_seconds(retry_after)
     extras = {"outcome": attempt.outcome.value, "task": task, "error": error}
-    return Problem("task-failed", status, title, f"{title}{f': {said}' if said else '.'}", extras, headers)
+    return Problem("task-failed", status, title, f"{title}{said}", extras, headers)
 
 
 def _whole_seconds(seconds: float) -> str:

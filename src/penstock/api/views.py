@@ -91,8 +91,13 @@ def pipeline_view(engine: Engine, stored: StoredObject) -> View:
             "dead": counts.dead,
             "done": counts.done,
         },
-        "waits_for": engine.waits_for(stored.name).text if counts.queued else None,
+        "waits_for": _waits_for(engine, stored.name) if counts.queued else None,
     }
+
+
+def _waits_for(engine: Engine, pipeline: str) -> str | None:
+    reason = engine.waits_for(pipeline)
+    return None if reason.kind == "nothing" else reason.text
 
 
 def version_view(version: Version) -> View:

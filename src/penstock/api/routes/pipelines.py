@@ -38,7 +38,8 @@ async def list_pipelines(
         names, following = page_of(objects, after, limit)
     else:
         engine.configurer.lookup("function", function)
-        of_function = (name for name, stored in objects.items() if stored.settings["function"] == function)
+        pipes = engine.plant.pipes
+        of_function = (name for name in objects if name in pipes and pipes[name].spec.function == function)
         names, following = page_of(of_function, after, limit)
     # One may be removed while others are looked at.
     views = await map_in_slices(lambda one: pipeline_view(engine, objects[one]) if one in objects else None, names)
