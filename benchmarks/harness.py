@@ -153,13 +153,14 @@ class Records:
             time.sleep(0.01)
 
 
-def fsync_seconds(folder: Path, rounds: int = 500) -> list[float]:
-    """Return how long each of `rounds` durable appends of 4 KiB took on the folder's disk."""
+def fsync_seconds(folder: Path, rounds: int = 500, gap: float = 0.0) -> list[float]:
+    """Return how long each of `rounds` durable appends of 4 KiB took on the folder's disk, `gap` seconds apart."""
     times = []
     block = os.urandom(4096)
     file = os.open(folder / "fsync", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         for _ in range(rounds):
+            time.sleep(gap)
             start = time.monotonic()
             os.write(file, block)
             os.fsync(file)
