@@ -221,7 +221,8 @@ class Settle:
             self._scheduler.add(task)
         elif state is State.DEAD:
             counts.dead += 1
-        self.write(attempt)
+        if task.durable or state is not State.QUEUED:  # a call that runs again has still left no trace
+            self.write(attempt)
         if pipe.leaving and not counts.waiting and not counts.running:
             self.emptied(task.pipeline)
 
