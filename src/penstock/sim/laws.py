@@ -157,9 +157,34 @@ def overlap_breaches(ledger: Ledger) -> list[str]:
     return found
 
 
+def hold_breaches(executions: Sequence[Execution], resumed: Callable[[str, float, float], bool]) -> list[str]:
+    """Check that "try later" holds a pipeline from when it was heard, unless somebody resumed it (pipeline, begin, end).
+
+    Those that were to hold a shared limit, did not say for how long, or had timed out by then, are left out.
+    """
+    holds = [e for e in executions if e.fate is Fate.THROTTLED and e.retry_after and e.limit is None and _in_time(e)]
+    found = []
+    for hold in holds:
+        assert hold.told is not None
+        assert hold.retry_after is not None
+        until = hold.told + hold.retry_after
+        for execution in executions:
+            theirs = execution.pipeline == hold.pipeline and execution.epoch == hold.epoch
+            early = hold.told < execution.admitted and execution.sent < until - 1e-9
+            if theirs and early and not resumed(hold.pipeline, hold.told, until):
+                found.append(
+                    f"task {execution.task:016x} was sent at {execution.sent!r}, {hold.pipeline} is held until {until!r}"
+                )
+    return found
+
+
 def in_force(allowances: Sequence[Allowance], begin: float, end: float) -> list[Allowance]:
     """Return the allowances that were in force at some moment from `begin` to `end`."""
     return [allowance for allowance in allowances if allowance.since <= end and allowance.until >= begin]
+
+
+def _in_time(execution: Execution) -> bool:
+    return execution.told is not None and execution.told < execution.sent + execution.timeout
 
 
 def _start(execution: Execution) -> float:

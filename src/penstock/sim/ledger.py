@@ -28,7 +28,7 @@ class Execution:
 
     `started` is None if the handler never did; `ended` is None while it runs. `told` stays None if it ended by itself and
     the report died with the instance. `epoch` numbers the server's lives. A task that had to be prepared was sent up to
-    `prepared` seconds after it was admitted.
+    `prepared` seconds after it was admitted. `retry_after` and `limit` are what a throttled one said.
     """
 
     attempt: int
@@ -47,6 +47,8 @@ class Execution:
     prepared: float = 0.0
     fate: Fate | None = None
     body: bytes = b""
+    retry_after: float | None = None
+    limit: str | None = None
 
     @property
     def admitted(self) -> float:

@@ -228,7 +228,7 @@ class SimInstance:
         started = now if execution.started is None else execution.started
         end = End(work.run.attempt, ending, body, started, now)
         if act is not None and ending is Ending.THROTTLED:
-            end.retry_after, end.limit = act.retry_after, act.limit
+            end.retry_after, end.limit = execution.retry_after, execution.limit = act.retry_after, act.limit
         self._tell().ends.append(end)
         self._machine.ledger.note(now, f"{self}: task {execution.task:016x} ends {execution.fate}")
         self._begin()

@@ -112,6 +112,7 @@ def _add_code(rng: random.Random, script: Script, bundle: str, service: Downstre
     well = echoes(Spread(0.0, rng.choice([0.0, 0.01, 0.2, 1.0])))
     unruly: list[Behaviour] = [
         fails(Spread(0.0, 0.1)), throttles(Spread(0.0, 0.05), rng.choice([None, Spread(0.0, 3.0)])), stalls(grace=0.05),
+        throttles(0.01, Spread(0.1, 1.0), "limit-0"),
         stalls(grace=None), stalls(grace=None, hogs=True), crashes(Spread(0.0, 0.5)), crashes(Spread(0.0, 0.1), code=1),
         echoes(Spread(0.5, 6.0)), _answering(calls(service)),
     ]  # fmt: skip
@@ -251,7 +252,7 @@ def _arrivals(rng: random.Random, name: str, horizon: float) -> list[Step]:
 def _sending(rng: random.Random, count: int) -> Settings:
     details: Settings = {"count": count}
     if rng.random() < 0.1:
-        details["delay"] = rng.uniform(0.0, 90.0)
+        details["delay"] = rng.choice([rng.uniform(0.0, 90.0), rng.uniform(0.0, 300.0)])
     if rng.random() < 0.1:
         details["priority"] = rng.choice([-1, 5])
     if rng.random() < 0.15:

@@ -1,7 +1,10 @@
 """Simulate one seed: draw its scenario, let it happen, judge it."""
 
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from traceback import format_exception
@@ -49,8 +52,9 @@ def simulate(seed: int) -> Report:
     with tempfile.TemporaryDirectory(prefix="penstock-sim-", dir=_memory()) as directory:
         world = World(scenario, Path(directory))
         try:
-            run(world.run())
-            breaches = verdict(world)
+            with _listening() as errors:
+                run(world.run())
+            breaches = [*errors, *verdict(world)]
         except Exception as error:
             breaches = ["the world ended early: " + "".join(format_exception(error)), *world.ledger.breaches]
     ledger, diary = world.ledger, world.diary
@@ -64,6 +68,29 @@ def simulate(seed: int) -> Report:
     }
     trace = ledger.tell(len(ledger.trace)).splitlines()
     return Report(seed, breaches, ledger.digest(), trace, text, counts)
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Gather what the engine logs as an error; a simulated world is full of warnings, which nobody needs to read."""
+    errors: list[str] = []
+    log, handler = logging.getLogger("penstock"), _Errors(errors)
+    propagate, log.propagate = log.propagate, False
+    log.addHandler(handler)
+    try:
+        yield errors
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
+
+
+class _Errors(logging.Handler):
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._errors = errors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._errors.append(f"the engine logged an error: {self.format(record)}")
 
 
 def _memory() -> str | None:

@@ -38,6 +38,7 @@ def verdict(world: World) -> list[str]:
     found += laws.slot_breaches(world.ledger.executions, world.machine.slots)
     found += laws.overlap_breaches(world.ledger)
     found += _pauses(world)
+    found += laws.hold_breaches(world.ledger.executions, lambda name, begin, end: _resumed(world, name, begin, end))
     if not world.diary.left:
         found += _tasks(world)
     for called in world.diary.calls:
@@ -88,6 +89,10 @@ def _pauses(world: World) -> Iterator[str]:
         for execution in world.ledger.executions:
             if execution.pipeline == name and begin < execution.admitted and execution.sent < end:
                 yield f"task {execution.task:016x} of {name} was sent at {execution.sent!r}, within a pause"
+
+
+def _resumed(world: World, name: str, begin: float, end: float) -> bool:
+    return any(pipeline == name and begin <= moment <= end for pipeline, moment in world.diary.resumed)
 
 
 # tasks ----------------------------------------------------------------------------------------------------------------

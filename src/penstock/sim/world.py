@@ -75,6 +75,7 @@ class Diary:
     calls: list[Called] = field(default_factory=list)
     allowances: dict[tuple[str, str], list[Allowance]] = field(default_factory=dict)
     paused: list[tuple[str, float, float]] = field(default_factory=list)
+    resumed: list[tuple[str, float]] = field(default_factory=list)
     asked_to_cancel: set[int] = field(default_factory=set)
     cancelled: dict[int, float] = field(default_factory=dict)
     redriven: set[str] = field(default_factory=set)
@@ -334,8 +335,10 @@ class World:
             self._client(self._resume(name))
 
     async def _resume(self, name: str) -> None:
+        self.diary.resumed.append((name, self._loop.time()))
         try:
             await self.engine.pause(name, paused=False)
+            self.diary.resumed.append((name, self._loop.time()))
         except NotFound:
             self.ledger.note(self._loop.time(), f"{name} went before it was resumed")
         except DiskFull:
@@ -351,6 +354,7 @@ class World:
         self.diary.removed.add(name)
         if tasks == "drain" and self.scenario.pipelines[name].get("paused"):
             await self._ask(self.engine.pause(name, paused=False))
+            self.diary.resumed.append((name, self._loop.time()))
         await self._ask(self.engine.configurer.remove("pipeline", name, tasks))
 
     async def _do_deploy(self, name: str, version: int) -> None:
@@ -400,6 +404,7 @@ class World:
         for name, pipe in list(self.engine.plant.pipes.items()):
             if pipe.spec.paused:
                 await self._ask(self.engine.pause(name, paused=False))
+                self.diary.resumed.append((name, self._loop.time()))
         until = self._loop.time() + PATIENCE
         pause = 0.5
         while self._loop.time() < until:
