@@ -5,8 +5,10 @@ message only where it cannot be a secret: never below `params` and `env`.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from difflib import get_close_matches
+from itertools import chain
+from string import ascii_letters, digits
 from typing import Any, Final, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +18,10 @@ from penstock.domain.errors import Mistake
 from penstock.domain.units import shown
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_LETTERS: Final = ascii_letters + digits + "._-"
+_LONGEST_NAME: Final = 100
+_FEW: Final = 300
+"""How many words are compared one by one: that takes a few milliseconds, in which nothing else is done."""
 _TRUTHS: Final = {
     "true": "true",
     "yes": "true",
@@ -47,13 +53,30 @@ def problems(places: Iterable[Place]) -> PydanticCustomError:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word that looks most like this one, or "" if none does."""
-    words = list(known)
+    """Return the known word that looks most like this one, or "" if none does; among many, only one that is one edit away."""
+    words = known if isinstance(known, Collection) else list(known)
+    if len(words) > _FEW:
+        return _one_edit_away(word, words)
     found = get_close_matches(word, words, n=1, cutoff=0.6)
     if not found:
         folded = {one.casefold().replace("-", "_"): one for one in words}
         found = [folded[one] for one in get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)]
     return found[0] if found else ""
+
+
+def _one_edit_away(word: str, words: Collection[str]) -> str:
+    """Return a known word that differs in one letter, or "": the cost grows with the word and not with what is known."""
+    if len(word) > _LONGEST_NAME:
+        return ""
+    known = words if isinstance(words, Set | Mapping) else set(words)
+    cuts = [(word[:at], word[at:]) for at in range(len(word) + 1)]
+    edits = chain(
+        (left + right[1] + right[0] + right[2:] for left, right in cuts if len(right) > 1),
+        (left + letter + right[1:] for left, right in cuts if right for letter in _LETTERS),
+        (left + right[1:] for left, right in cuts if right),
+        (left + letter + right for left, right in cuts for letter in _LETTERS),
+    )
+    return next((edit for edit in edits if edit in known and edit != word), "")
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
