@@ -125,6 +125,23 @@ def test_what_is_not_http(server: Server, garbage: bytes) -> None:
     assert b"application/problem+json" in answer
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"",
+        b"GET /healthz HT",
+        b"GET /healthz HTTP/1.1\r\nHost: loc",
+        b"POST /v1/functions/echo/invoke HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\nContent-Length: 9\r\n\r\n1",
+    ],
+)
+def test_a_client_that_takes_too_long_is_let_go(server: Server, part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("penstock.api.http.PATIENCE", 0.02)
+        patched.setattr("penstock.api.http.SLOWEST", 1 << 40)
+        assert talk(server, part.replace(b"%b", server.running.token.encode())) == b""
+    assert server.get("/healthz").status == 200
+
+
 def test_requests_on_one_connection_are_answered_in_order(server: Server) -> None:
     token = server.running.token.encode()
     head = b"Host: localhost\r\nAuthorization: Bearer %b\r\n" % token
