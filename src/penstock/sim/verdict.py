@@ -75,11 +75,12 @@ def _cost(world: World, task: int) -> float:
 
 
 def _note_prepared(world: World) -> None:
-    """Mark executions that came later than their admission: of large payloads, and of tasks that were interrupted."""
+    """Mark executions that were sent later than admitted: payloads on disk had to be read, or starts to be written."""
     known: set[int] = set()
     for execution in world.ledger.executions:
         sending = world.diary.tasks.get(execution.task)
-        if execution.task in known or (sending is not None and len(sending.payload) > INLINE):
+        on_disk = sending is not None and (sending.delayed or len(sending.payload) > INLINE)
+        if execution.task in known or on_disk:
             execution.prepared = PREPARED
         known.add(execution.task)
 

@@ -41,7 +41,7 @@ class Sending:
     cost: float
     priority: int
     at: float
-    epoch: int
+    delayed: bool
 
 
 @dataclass(slots=True)
@@ -250,7 +250,7 @@ class World:
         key: str = "",
         size: int = 0,
     ) -> None:
-        diary, epoch = self.diary, self.machine.epoch
+        diary = self.diary
         items = []
         for n in range(count):
             diary.digits += 1
@@ -265,7 +265,7 @@ class World:
         self.ledger.note(self._loop.time(), f"{count} tasks sent to {name}, from {sent.ids[0]:016x} on")
         for position, (task, item) in enumerate(zip(sent.ids, items, strict=True)):
             if position not in sent.duplicates:
-                diary.tasks[task] = Sending(name, item.payload, cost, priority, self._loop.time(), epoch)
+                diary.tasks[task] = Sending(name, item.payload, cost, priority, self._loop.time(), delay is not None)
         if key:
             self._check_keys(name, key, sent.ids)
 

@@ -1,0 +1,154 @@
+"""The real engine in seeded worlds: no seed breaks a law, a seed is one world for ever, and a broken engine is caught."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from penstock.domain import retry
+from penstock.domain.limits import Gate, Rate
+from penstock.domain.task import Outcome
+from penstock.engine import settle
+from penstock.engine.deadlines import Deadlines
+from penstock.engine.intake import Intake
+from penstock.engine.scaler import Scaler
+from penstock.engine.settle import Settle
+from penstock.sim.__main__ import main
+from penstock.sim.disk import SimStore
+from penstock.sim.scenario import draw
+from penstock.sim.simulate import Report, simulate
+
+SEEDS = range(1, 33)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_seed_breaks_no_law(seed: int) -> None:
+    report = simulate(seed)
+    assert not report.breaches, report.tell(40)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(10_000, 12_000, 100))
+def test_many_seeds_break_no_law(first: int) -> None:
+    for seed in range(first, first + 100):
+        report = simulate(seed)
+        assert not report.breaches, report.tell(40)
+
+
+def test_the_seeds_cover_what_can_happen() -> None:
+    reports = [draw(seed) for seed in SEEDS]
+    actions = {step.action for scenario in reports for step in scenario.steps}
+    assert actions >= {
+        "send", "call", "cancel", "limit", "pipeline", "function", "pause", "remove", "deploy", "break", "redrive",
+        "block", "full", "crash", "restart",
+    }  # fmt: skip
+
+
+def test_a_seed_is_the_same_world_again_in_every_process() -> None:
+    digests = {simulate(9).line()}
+    for hashing in ("1", "2"):
+        ran = subprocess.run(
+            [sys.executable, "-m", "penstock.sim", "--seed", "9", "--rounds", "1", "--verbose"],
+            env={**os.environ, "PYTHONHASHSEED": hashing}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        digests.add(ran.stdout.splitlines()[0])
+    assert len(digests) == 1
+
+
+def test_the_command_tells_what_it_found(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["--seed", "3", "--rounds", "2"]) == 0
+    assert "2 rounds" in capsys.readouterr().out
+    forget_rates(monkeypatch)
+    assert main(["--seed", "3", "--rounds", "9", "--lines", "5"]) == 1
+    told = capsys.readouterr().out
+    assert "broke the law" in told
+    assert "To run it again: python -m penstock.sim --seed" in told
+    assert "1 rounds broke a law" in told
+
+
+# a broken engine ------------------------------------------------------------------------------------------------------
+def forget_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rate, "ready_at", lambda self, now, units, charged: now)
+
+
+def forget_dates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count a unit from the admission on, and not from the handler's start."""
+    date = Rate.date
+    monkeypatch.setattr(Rate, "date", lambda self, at, units: date(self, at - 0.02, units))
+
+
+def forget_concurrency(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gate, "release", lambda self: setattr(self, "in_use", 0))
+
+
+def overfill_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    give = Scaler.give
+    monkeypatch.setattr(Scaler, "give", lambda self, member, count: give(self, member, count + 1))
+
+
+def lose_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Acknowledge what is not on disk yet."""
+    write = SimStore._write
+
+    async def lie(self: SimStore, name: str, verb: Any, values: Any, options: Any) -> Any:
+        if name == "enqueue":
+            self._ledger.note(0.0, "a lie")
+            return {}
+        return await write(self, name, verb, values, options)
+
+    monkeypatch.setattr(SimStore, "_write", lie)
+
+
+def lose_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Settle.write
+
+    def forgetful(self: Settle, attempt: Any) -> None:
+        if attempt.outcome is not Outcome.ERROR:
+            write(self, attempt)
+
+    monkeypatch.setattr(Settle, "write", forgetful)
+
+
+def charge_throttled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "FREE_OF_CHARGE", frozenset({Outcome.INTERRUPTED}))
+
+
+def ignore_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settle, "hold_for", lambda retry_after, throttles: 0.0)
+
+
+def watch_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Deadlines, "add", lambda self, attempt, running: None)
+
+
+def give_ids_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Intake, "open", lambda self, epoch: None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (forget_rates, "rate of"),
+        (forget_dates, "rate of"),
+        (forget_concurrency, "concurrency of"),
+        (overfill_instances, "at once on"),
+        (lose_sends, "is lost"),
+        (lose_outcomes, "not ended"),
+        (charge_throttled, "attempts"),
+        (ignore_retry_after, "is held until"),
+        (watch_no_timeout, "still has"),
+        (give_ids_twice, ""),
+    ],
+)
+def test_a_broken_engine_is_caught(
+    damage: Callable[[pytest.MonkeyPatch], None], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(monkeypatch)
+    for seed in range(1, 25):
+        report: Report = simulate(seed)
+        if any(complaint in breach for breach in report.breaches):
+            return
+    raise AssertionError(f"no seed found what {damage.__name__} does")
