@@ -37,6 +37,7 @@ class Admission:
         self.pipelines: dict[str, Pipeline] = {}
         self.gates: dict[str, Gate] = {}
         self.slots: dict[str, Slots] = {}
+        self._used_up_at: float | None = None
         self.shortest_period = inf  # of all rates that there have been
         self.hungry: dict[str, None] = {}  # pipelines whose next page should come from the store
         self.short: dict[str, None] = {}  # slots that a task was refused since the caller last cleared this
@@ -64,12 +65,12 @@ class Admission:
         pipeline.slots = place
         pipeline.tier = TIERS.index(spec.tier)
         pipeline.weight = spec.weight
+        pipeline.rates, pipeline.concurrency = spec.rates, spec.concurrency
         gates = tuple(self.gates[name] for name in shared)
-        if spec.rates or spec.concurrency is not None or pipeline.own is not None:
-            own = pipeline.own = pipeline.own or self._own_gate(pipeline)
-            own.configure(spec.rates, spec.concurrency)
-            self._look_at_periods(own)
-            gates = (own, *gates)
+        if pipeline.own is not None:
+            pipeline.own.configure(spec.rates, spec.concurrency)
+            self._look_at_periods(pipeline.own)
+            gates = (pipeline.own, *gates)
         pipeline.gates = gates
         if spec.paused:
             pipeline.place = PAUSED
@@ -111,10 +112,8 @@ class Admission:
     def hold(self, name: str, until: float) -> None:
         """Start no more of a pipeline's tasks before a moment."""
         pipeline = self.pipelines[name]
-        if pipeline.own is None:
-            pipeline.own = self._own_gate(pipeline)
-            pipeline.gates = (pipeline.own, *pipeline.gates)
-        pipeline.own.held_until = max(pipeline.own.held_until, until)
+        own = self.own_gate(pipeline)
+        own.held_until = max(own.held_until, until)
         if pipeline.place is WAITING:  # it no longer wants what it waits for there
             self._leave(pipeline)
             self._make_ready(pipeline)
@@ -124,10 +123,25 @@ class Admission:
         gate = self.gates[name]
         gate.held_until = max(gate.held_until, until)
 
-    def _own_gate(self, pipeline: Pipeline) -> Gate:
-        gate = Gate(pipeline.name, owner=pipeline)
-        gate.in_use = pipeline.ungated
-        return gate
+    def own_gate(self, pipeline: Pipeline) -> Gate:
+        """Return a pipeline's own gate. It is made when the first task comes, so that one without tasks needs none."""
+        if pipeline.own is None:
+            own = pipeline.own = Gate(pipeline.name, pipeline.rates, pipeline.concurrency, pipeline)
+            own.in_use = pipeline.ungated
+            if self._used_up_at is not None:
+                own.use_up(self._used_up_at)
+            pipeline.gates = (own, *pipeline.gates)
+            self._look_at_periods(own)
+        return pipeline.own
+
+    def use_up(self, now: float) -> None:
+        """Let all rates of short periods begin as if just used up: what a crash forgot cannot be exceeded then."""
+        self._used_up_at = now
+        for gate in self.gates.values():
+            gate.use_up(now)
+        for pipeline in self.pipelines.values():
+            if pipeline.own is not None:
+                pipeline.own.use_up(now)
 
     # tasks --------------------------------------------------------------------------------------------------------
     def offer(self, name: str, tasks: Iterable[Task]) -> None:
@@ -460,6 +474,8 @@ class Admission:
 
     def _fed(self, pipeline: Pipeline) -> None:
         if pipeline.place is IDLE and len(pipeline.queue):
+            if pipeline.rates or pipeline.concurrency is not None:
+                self.own_gate(pipeline)
             self._make_ready(pipeline)
         self._look_hungry(pipeline)
 

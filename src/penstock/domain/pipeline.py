@@ -10,6 +10,7 @@ from penstock.domain.queue import Queue
 
 if TYPE_CHECKING:
     from penstock.domain.limits import Gate, Slots
+    from penstock.domain.settings import RateSpec
     from penstock.domain.task import Task
 
 IDLE: Final = "idle"
@@ -24,14 +25,16 @@ class Pipeline:
     """Hold what admission knows of a pipeline; `ticket` changes with its place, so that old entries are void."""
 
     __slots__ = (
-        "again", "alarm", "credit", "gates", "name", "own", "place", "queue", "resumes", "since", "slots",
-        "ticket", "tier", "ungated", "waits_at", "wakes_at", "weight",
+        "again", "alarm", "concurrency", "credit", "gates", "name", "own", "place", "queue", "rates", "resumes", "since",
+        "slots", "ticket", "tier", "ungated", "waits_at", "wakes_at", "weight",
     )  # fmt: skip
 
     def __init__(self, name: str, slots: Slots) -> None:
         self.name = name
         self.queue = Queue()
         self.slots = slots
+        self.rates: tuple[RateSpec, ...] = ()
+        self.concurrency: int | None = None
         self.own: Gate | None = None
         self.ungated = 0  # running tasks that were started when it had no gate of its own
         self.gates: tuple[Gate, ...] = ()
@@ -46,6 +49,11 @@ class Pipeline:
         self.waits_at: Gate | Slots | None = None  # the gate that blocked it last
         self.wakes_at = inf  # its moment, while its place is the heap
         self.alarm = inf  # when its head expires, if it is anywhere but in the heap
+
+    def most_cost(self) -> float:
+        """Return the largest cost that a task may have."""
+        own = min((rate.n for rate in self.rates if rate.meter == "cost"), default=inf)
+        return min(own, *(gate.most_cost() for gate in self.gates), inf)
 
     def wants(self, now: float) -> float:
         """Return how many slots it could use at once, one at least."""

@@ -153,7 +153,7 @@ class Intake:
                 f"A payload has {largest} bytes; the pipeline '{spec.name}' takes {spec.max_payload}. "
                 "Send a reference to the data instead, or raise max_payload."
             )
-        most_cost = min((gate.most_cost() for gate in self._plant.admission.pipelines[spec.name].gates), default=inf)
+        most_cost = self._plant.admission.pipelines[spec.name].most_cost()
         dearest = max((item.cost for item in items), default=0.0)
         if dearest > most_cost:
             raise BadRequest(

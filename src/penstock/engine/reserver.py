@@ -16,6 +16,8 @@ from penstock.domain.errors import PenstockError
 from penstock.domain.limits import Used
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from penstock.domain.limits import Gate
     from penstock.engine.model import Plant
     from penstock.engine.pump import Pump
@@ -25,6 +27,9 @@ STOPPED: Final = "limits"
 
 RESERVED: Final = "reserved "
 """Prefix of the notes of single limits with long periods."""
+
+LIMIT: Final = "limit"
+PIPELINE: Final = "pipeline"
 
 RETRY_PAUSE: Final = 0.25
 
@@ -53,8 +58,7 @@ class Reserver:
             reserved = await plant.store.notes(plant.project_id, RESERVED)
             for body in reserved.values():
                 self._restore(json.loads(body), plant.clock())
-            for gate in self._gates().values():
-                gate.use_up(plant.clock())
+            plant.admission.use_up(plant.clock())
 
     async def close(self) -> None:
         """Write down what all limits have used."""
@@ -62,8 +66,9 @@ class Reserver:
         if self._job is not None:
             self._job.cancel()
         now = plant.clock()
-        used = {name: gate.used(now, ahead=False) for name, gate in self._gates().items() if gate.rates}
-        await plant.store.save_note(plant.project_id, STOPPED, self._body(used))
+        used = {_name(gate): gate.used(now, ahead=False) for gate in self._gates()}
+        counts = {name: rates for name, rates in used.items() if any(rate.dates for rate in rates)}
+        await plant.store.save_note(plant.project_id, STOPPED, self._body(counts))
 
     def wake(self) -> None:
         """Reserve blocks for the limits that run out of them."""
@@ -107,17 +112,24 @@ class Reserver:
 
     def _restore(self, saved: dict[str, Any], now: float) -> None:
         away = max(0.0, self._plant.wall() - saved["at"])
-        gates = self._gates()
         for name, used in saved["used"].items():
-            if name in gates:
-                gates[name].restore(now, [Used(*one) for one in used], away)
+            gate = self._gate(name)
+            if gate is not None:
+                gate.restore(now, [Used(*one) for one in used], away)
 
-    def _gates(self) -> dict[str, Gate]:
-        """Return all gates, each by a name of its own."""
+    def _gate(self, name: str) -> Gate | None:
+        kind, _, own_name = name.partition(" ")
         admission = self._plant.admission
-        own = (pipeline.own for pipeline in admission.pipelines.values() if pipeline.own is not None)
-        return {_name(gate): gate for gate in (*admission.gates.values(), *own)}
+        if kind == LIMIT:
+            return admission.gates.get(own_name)
+        pipeline = admission.pipelines.get(own_name)
+        return None if pipeline is None else admission.own_gate(pipeline)
+
+    def _gates(self) -> Iterator[Gate]:
+        admission = self._plant.admission
+        yield from admission.gates.values()
+        yield from (pipeline.own for pipeline in admission.pipelines.values() if pipeline.own is not None)
 
 
 def _name(gate: Gate) -> str:
-    return f"{'limit' if gate.owner is None else 'pipeline'} {gate.name}"
+    return f"{LIMIT if gate.owner is None else PIPELINE} {gate.name}"
