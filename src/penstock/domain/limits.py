@@ -27,6 +27,9 @@ ROUNDING: Final = 1e-7
 LONG: Final = 60.0
 """From this period on (seconds), what a rate has used outlives a crash: units are reserved on disk before they are used."""
 
+WALL_ROUNDING: Final = 1e-6
+"""What a difference of two wall-clock moments may be wrong by, as floats of this century (seconds)."""
+
 EXACT: Final = 128
 """Up to this many units per period every date is kept; above, dates are merged into runs of `period / 256`."""
 
@@ -146,7 +149,7 @@ class Rate:
     def restore(self, now: float, dates: list[list[float]], away: float) -> None:
         """Take back what `dates` returned, `away` seconds later."""
         for ago, units in dates:
-            self.date(now - ago - away, units)
+            self.date(now - ago - away + WALL_ROUNDING, units)
 
     def _free(self, now: float, charged: float) -> float:
         runs = self._runs
