@@ -145,6 +145,8 @@ class Pump:
 
     def run_suspect(self, member: Member) -> None:
         """Send the one task that an instance was started for."""
+        if self.halted:
+            return
         for attempt, running in member.busy.items():
             self._job(self._send_prepared(attempt, running))
 
