@@ -191,8 +191,15 @@ def flow(pipelines: Sequence[Pipeline], arrivals: Sequence[dict[str, Any]]) -> T
         waiting, running_now, done = queued(each), each.counts.get("running", 0), each.counts.get("done", 0)
         share = done / max(1, waiting + running_now + done)
         bar = "█" * round(share * 24)
-        rate = str(each.settings.get("rate"))
-        table.add_row(each.name, rate, str(waiting), str(running_now), str(done), f"{bar:░<24}", each.waits_for or "")
+        table.add_row(
+            each.name,
+            each.settings["rate"]["rate"],
+            str(waiting),
+            str(running_now),
+            str(done),
+            f"{bar:░<24}",
+            each.waits_for or "",
+        )
     table.caption = (
         f"The service has seen {len(arrivals)} calls and refused {sum(each['refused'] for each in arrivals)}."
     )
@@ -215,7 +222,7 @@ def demonstrate(console: Console, options: argparse.Namespace, stack: ExitStack)
     config = yaml.safe_load((HERE / "penstock.yaml").read_text())
     pipelines = config["pipelines"]
     keys = {name: each["params"]["api_key"]["secret"] for name, each in pipelines.items()}
-    limits = {name: int(each["rate"].removesuffix("/s")) for name, each in pipelines.items()}
+    limits = {name: int(each["rate"]["rate"].removesuffix("/s")) for name, each in pipelines.items()}
     service = start_service(stack, {keys[name]: limits[name] for name in pipelines})
     client = start_penstock(stack, options.data, options.port)
     console.print(f"Penstock runs at {client.url}, and a service with a quota per API key at {service}.")
