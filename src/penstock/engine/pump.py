@@ -235,7 +235,8 @@ class Pump:
 
     def _known(self, name: str) -> set[int]:
         plant = self._plant
-        known = {running.task.id for running in plant.running.values()}
+        # One whose outcome was given has only work left to end: if it is redriven, it waits again meanwhile.
+        known = {running.task.id for running in plant.running.values() if not running.outcome_given}
         known |= self._settle.uncommitted()
         known |= {task.id for task in plant.admission.pipelines[name].queue.tasks()}
         return known
