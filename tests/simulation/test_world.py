@@ -43,7 +43,7 @@ def test_the_seeds_cover_what_can_happen() -> None:
     actions = {step.action for scenario in reports for step in scenario.steps}
     assert actions >= {
         "send", "call", "cancel", "limit", "pipeline", "function", "pause", "remove", "deploy", "break", "redrive",
-        "block", "full", "crash", "restart",
+        "block", "full", "clock", "crash", "restart",
     }  # fmt: skip
 
 

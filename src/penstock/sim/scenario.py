@@ -213,6 +213,8 @@ def _pipeline(rng: random.Random, functions: list[str], limits: list[str]) -> Se
         settings["timeout"] = rng.choice(["300ms", "3s"])
     if rng.random() < 0.2:
         settings["env"] = {"OWN": "1"}
+    if rng.random() < 0.1:
+        settings["version"] = 1
     if rng.random() < 0.2:
         settings["weight"] = rng.choice([0.5, 3])
     return settings
@@ -228,7 +230,7 @@ def _steps(
         steps += _arrivals(rng, name, horizon)
     disturbances = {
         "crash": 1, "restart": 1, "limit": 2 * len(limits), "pipeline": 3, "pause": 2, "remove": 0.5, "deploy": 2,
-        "break": 0.5, "cancel": 4, "call": 4, "redrive": 1, "block": 1, "full": 0.7, "function": 1,
+        "break": 0.5, "cancel": 4, "call": 4, "redrive": 1, "block": 1, "full": 0.7, "function": 1, "clock": 0.5,
     }  # fmt: skip
     chosen = rng.sample(list(disturbances), rng.randint(0, len(disturbances)))
     weights = [disturbances[action] for action in chosen]
@@ -289,6 +291,7 @@ def _disturbance(
         "redrive": (pipeline, {}),
         "call": (called, {"timeout": rng.choice([None, 0.2, 3.0]), "count": rng.choice([1, 10])}),
         "block": ("", {"seconds": rng.choice([0.02, 0.5])}),
+        "clock": ("", {"seconds": rng.choice([-30.0, -0.5, 0.5, 30.0])}),
         "full": ("", {"seconds": rng.uniform(0.1, 5)}),
         "crash": ("", {"down": down, "again": again}),
         "restart": ("", {"down": down, "grace": rng.choice([0.0, 1.0, 5.0])}),

@@ -103,6 +103,7 @@ class World:
         self._keys: dict[tuple[str, str], list[int]] = {}
         self._loop: VirtualLoop
         self._start = 0.0
+        self._skew = 0.0
 
     # the whole ------------------------------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -121,7 +122,7 @@ class World:
 
     def wall(self) -> float:
         """Return the wall clock."""
-        return WALL + self._loop.time() - self._start
+        return WALL + self._loop.time() - self._start + self._skew
 
     @property
     def server(self) -> Server:
@@ -232,7 +233,8 @@ class World:
             "send": self._do_send, "call": self._do_call, "cancel": self._do_cancel, "limit": self._do_limit,
             "pipeline": self._do_pipeline, "function": self._do_function, "pause": self._do_pause,
             "remove": self._do_remove, "deploy": self._do_deploy, "break": self._do_break, "redrive": self._do_redrive,
-            "block": self._do_block, "full": self._do_full, "crash": self._do_crash, "restart": self._do_restart,
+            "block": self._do_block, "full": self._do_full, "clock": self._do_clock,
+            "crash": self._do_crash, "restart": self._do_restart,
         }  # fmt: skip
         await verbs[step.action](step.name, **step.details)
 
@@ -376,6 +378,10 @@ class World:
 
     async def _do_block(self, _: str, seconds: float) -> None:
         self._loop.block(seconds)
+
+    async def _do_clock(self, _: str, seconds: float) -> None:
+        """Set the wall clock."""
+        self._skew += seconds
 
     async def _do_full(self, _: str, seconds: float) -> None:
         store = self.server.store
