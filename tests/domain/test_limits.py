@@ -352,3 +352,21 @@ def test_the_log_of_a_large_rate_stays_small() -> None:
         now += 8.64
     assert len(rate.dates(now)) <= 300
     assert rate.ready_at(now, 1.0, 0.0) <= now + 400
+
+
+@given(specs("window"), st.lists(st.tuples(DELAYS, DELAYS), min_size=1, max_size=20))
+def test_a_start_that_is_dated_anew_counts_once(spec: RateSpec, starts: list[tuple[float, float]]) -> None:
+    rate = Rate(spec)
+    now = START
+    last = now
+    for wait, later in starts:
+        now += wait
+        rate.date(now, 1.0)
+        rate.redate(now, now + later, 1.0)
+        last = max(last, now + later)
+    counted = sum(units for _, units in rate.dates(START))
+    assert counted == len(starts)
+    assert (
+        rate.ready_at(last + spec.period + spec.margin + 1e-6, float(spec.n), 0.0)
+        == last + spec.period + spec.margin + 1e-6
+    )

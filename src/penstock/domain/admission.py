@@ -195,16 +195,17 @@ class Admission:
     def started(self, start: Start, at: float) -> None:
         """Date what a task took at the moment its handler started.
 
-        A second, later date of the same start is counted beside the first: that is on the safe side.
+        A second, later date of the same start takes the place of the first.
         """
-        first, start.undated = start.undated, False
+        before, start.date = start.date, at
         for gate in start.rated:
-            if not first:
-                gate.date_again(at, start.task.cost)
+            if not start.undated:
+                gate.redate(before, at, start.task.cost)
                 continue
             gate.date(at, start.task.cost)
             if gate.wakes_at == inf:  # else the moment is known, and this date brings no earlier one
                 self._opened(gate)
+        start.undated = False
 
     def finish(self, start: Start, started_at: float | None) -> None:
         """Free what a task took (its slot comes back by `provide`); None if its handler never started."""

@@ -126,6 +126,18 @@ class Rate:
                 return
         runs.append([at, at, units])
 
+    def redate(self, before: float, at: float, units: float) -> None:
+        """Move the date of `units` to a later moment. What has run out by now stays so, and is used anew."""
+        found = None
+        for run in reversed(self._runs or ()):
+            if run[1] < before:
+                break
+            found = run
+        if found is not None:
+            found[2] -= units
+            self._dated -= units
+        self.date(at, units)
+
     @property
     def block(self) -> float:
         """Return how many units of a long period are reserved at once: 2 % of them, a task's worth at least."""
@@ -310,13 +322,14 @@ class Gate:
 
     def date(self, at: float, cost: float) -> None:
         """Date the units of a task whose handler started at a moment."""
-        self.date_again(at, cost)
-        self.undate(cost)
-
-    def date_again(self, at: float, cost: float) -> None:
-        """Count the units of a task as used at a moment, beside what was counted of it before."""
         for rate in self.rates:
             rate.date(at, cost if rate.metered else 1.0)
+        self.undate(cost)
+
+    def redate(self, before: float, at: float, cost: float) -> None:
+        """Date the units of a task anew: its handler started later than was told."""
+        for rate in self.rates:
+            rate.redate(before, at, cost if rate.metered else 1.0)
 
     def undate(self, cost: float) -> None:
         """Give back units whose handler never started."""

@@ -68,7 +68,7 @@ class Start:
     `rated` are those of its gates that had rates when it was admitted: only these charge units to it, and date them.
     """
 
-    __slots__ = ("gates", "own", "pipeline", "rated", "slots", "task", "undated")
+    __slots__ = ("date", "gates", "own", "pipeline", "rated", "slots", "task", "undated")
 
     def __init__(self, task: Task, pipeline: Pipeline) -> None:
         self.task = task
@@ -77,6 +77,7 @@ class Start:
         self.own = pipeline.own
         self.slots = pipeline.slots
         self.rated = tuple(gate for gate in pipeline.gates if gate.rates)
+        self.date = inf  # the moment of the handler's start, as told last
         self.undated = bool(self.rated)
 
     @property
