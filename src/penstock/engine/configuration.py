@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
@@ -39,7 +40,12 @@ PREPARE_TIMEOUT: Final = 60.0
 SLICE: Final = 0.002
 """Seconds of work on a large configuration between two looks at everything else."""
 
+REMOVAL_PAUSE: Final = 1.0
+"""Seconds until the removal of an empty pipeline is tried again that the store did not take."""
+
 DRAINING: Final = "draining pipelines"
+
+log = logging.getLogger(__name__)
 
 
 class Bundles(Protocol):
@@ -262,6 +268,16 @@ class Configurer:
         job.add_done_callback(self._jobs.discard)
 
     async def _remove_empty(self, name: str) -> None:
+        while True:
+            try:
+                await self._remove_if_empty(name)
+            except PenstockError as error:
+                log.warning("The pipeline '%s' is done and could not be removed yet: %s", name, error)
+                await asyncio.sleep(REMOVAL_PAUSE)
+            else:
+                return
+
+    async def _remove_if_empty(self, name: str) -> None:
         async with self._lock:
             pipe = self._plant.pipes.get(name)
             if pipe is None or not pipe.leaving or pipe.counts.waiting or pipe.counts.running:
