@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from penstock.compute.protocol import ImportFailed
-from penstock.domain.errors import BadRequest, Conflict, DeployFailed, InvalidSettings, Mistake, NotFound
+from penstock.domain.errors import BadRequest, Conflict, DeployFailed, InvalidSettings, Mistake, NotFound, PenstockError
 from penstock.domain.mistakes import nearest
 from penstock.domain.plan import Plan, Step, plan_in_steps, plan_removal
 from penstock.domain.settings import SECTIONS, Configuration, Kind, merge, redact, validate_in_steps, validate_one
