@@ -513,7 +513,7 @@ class TestAsync:
                     await client.cancel("1")
                 server.answers = [Answer(body={"function": "f", "version": 2, "bundle": "ab", "live": True})]
                 assert (await client.function("f").deploy(tmp_path / "tasks.py")).version == 2
-                server.answers = [Answer(body={"id": "1", "state": "done", "result": 5})]
+                server.answers = [Answer(body={"id": "1", "state": "done", "outcome": "ok", "result": 5})]
                 assert (await client.wait("1", 5)).value() == 5
 
         asyncio.run(main())

@@ -52,7 +52,7 @@ class Task:
     @property
     def ok(self) -> bool:
         """Return whether the task ended with a result."""
-        return self.state == "done"
+        return self.outcome == "ok"
 
     def value(self) -> Any:
         """Return the task's result. Raises TaskFailed if it ended without one, ValueError if it has not ended."""
