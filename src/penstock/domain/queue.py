@@ -38,7 +38,7 @@ class Queue:
         self._arrived: Key | None = None  # the first that was left to the store since the last page was asked for
         self._cuts = 0  # how often tasks that were in the prefix were left to the store
         self._asked = 0  # the same when the last page was asked for
-        self._met: set[int] | None = None  # what came in since; None while no page is awaited
+        self._met: set[int] | None = None  # what came in or was taken out since; None while no page is awaited
         self.horizon: Key | None = None  # with `more`, durable tasks behind this are in the store only
 
     def __len__(self) -> int:
@@ -110,6 +110,8 @@ class Queue:
             if task.id == task_id:
                 self._delete(task)
                 return task
+        if self._met is not None:  # the page that is awaited may still show it
+            self._met.add(task_id)
         return None
 
     def clear(self) -> list[Task]:
