@@ -154,7 +154,8 @@ class Scaler:
 
     def retire(self, member: Member) -> None:
         """Let an instance finish what it has and go; it never keeps a new one from starting."""
-        self._close(member, DRAINING)
+        if member.state != TAINTED:  # that one is to be killed, and must not be spared now
+            self._close(member, DRAINING)
         member.instance.stop()
 
     def taint(self, member: Member) -> None:
@@ -179,7 +180,7 @@ class Scaler:
         del fleet.members[instance.id]
         if fleet.blocked_until > now:
             self._look_again(fleet, fleet.blocked_until - now)
-        elif self._plant.accepting and fleet.name in self._plant.fleets:
+        elif self._plant.accepting and self._plant.fleets.get(fleet.name) is fleet:
             self.keep_warm(fleet)
         return member
 
