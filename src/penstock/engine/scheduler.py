@@ -7,10 +7,12 @@ queues again, at the place their ids give them.
 from __future__ import annotations
 
 import asyncio
+import logging
 from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from penstock.domain.errors import PenstockError
 from penstock.domain.task import State
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ AHEAD: Final = 60.0
 """Seconds ahead of time that due tasks are read from the store."""
 
 PAGE: Final = 5000
+READ_PAUSE: Final = 1.0
+"""Seconds until delayed tasks that could not be read are asked for again."""
+
+log = logging.getLogger(__name__)
 
 
 class Scheduler:
@@ -133,8 +139,8 @@ class Scheduler:
     async def _load(self) -> None:
         """Read what is due in the time ahead, a page at a time, and look when the next one after that is due."""
         self._loading = True
+        plant = self._plant
         try:
-            plant = self._plant
             self._left |= self._awake
             until = plant.wall() + AHEAD
             after = (self._loaded_until, 1 << 62)
@@ -151,6 +157,9 @@ class Scheduler:
             later = await plant.store.due(plant.project_id, inf, (until, 1 << 62), 1)
             if later and later[0].due is not None:
                 self._next_load = min(self._next_load, later[0].due)
+        except PenstockError as error:
+            log.warning("Delayed tasks could not be read, and will be later: %s", error)
+            self._next_load = plant.wall() + AHEAD / 2 + READ_PAUSE
         finally:
             self._loading = False
             self._left.clear()

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from penstock.domain.errors import Unavailable
 from penstock.store.session import connect
 from penstock.store.statements import statements
 
@@ -51,15 +52,15 @@ class Readers:
             self._idle = list(self._all)
 
     async def read(self, function: Callable[[Reader], T]) -> T:
-        """Return what a function reads; it sees every write that was awaited before."""
+        """Return what a function reads; it sees every write that was awaited before. Raises `Unavailable`."""
         if self._inline is not None:
-            return function(self._inline)
+            return _ask(self._inline, function)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, function)
 
     def _read(self, function: Callable[[Reader], T]) -> T:
         reader = self._idle.pop()
         try:
-            return function(reader)
+            return _ask(reader, function)
         finally:
             self._idle.append(reader)
 
@@ -71,3 +72,10 @@ class Readers:
             reader.connection.close()
         self._all.clear()
         self._idle.clear()
+
+
+def _ask(reader: Reader, function: Callable[[Reader], T]) -> T:
+    try:
+        return function(reader)
+    except sqlite3.Error as error:
+        raise Unavailable(f"The store could not read: {error}. Try again.", retry_after=1.0) from error
