@@ -215,6 +215,7 @@ class Intake:
         if self._plant.admission.withdraw_task(task.pipeline, task.id) is None:
             return
         pipe.counts.queued -= 1
+        self._settle.look_empty(pipe)
         answer = self._plant.calls.get(task.id)
         if answer is not None and not answer.done():
             waited = self._plant.wall() - task.created
@@ -239,6 +240,8 @@ class Intake:
         if running is not None:
             self._deadlines.end(running, plant.running[running], Outcome.CANCELLED)
             return
+        if self._settle.pends(task_id):  # it may have ended, or go on later
+            await self._settle.catch_up()
         stored = await plant.store.task(plant.project_id, task_id)
         if stored is None:
             raise NotFound("task", name_of(task_id))
@@ -267,6 +270,7 @@ class Intake:
                 pipe.counts.delayed -= 1
             else:
                 pipe.counts.queued -= 1
+            self._settle.look_empty(pipe)
         body = b'{"type": "Cancelled", "message": "The task was cancelled before it started."}'
         self._settle.write(Attempt(task, Outcome.CANCELLED, State.CANCELLED, body, plant.wall()))
 

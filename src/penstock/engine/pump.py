@@ -197,6 +197,7 @@ class Pump:
         if pipe is not None:
             pipe.counts.queued -= 1
             pipe.counts.dead += state is State.DEAD
+            self._settle.look_empty(pipe)
         self._plant.answer(attempt)
         self._settle.write(attempt)
 
@@ -210,6 +211,9 @@ class Pump:
     async def _load_page(self, name: str) -> None:
         """Read the next waiting tasks of a pipeline, leaving out those that are known to be elsewhere by now."""
         plant = self._plant
+        pipe = plant.pipes.get(name)
+        if pipe is None:  # it was removed just now
+            return
         queue = plant.admission.pipelines[name].queue
         known = self._known(name)
         try:
@@ -219,9 +223,8 @@ class Pump:
             asyncio.get_running_loop().call_later(READ_PAUSE, self._still_hungry, name)
             return
         finally:
-            if name in plant.pipes:
-                plant.pipes[name].paging = False
-        if name not in plant.admission.pipelines:
+            pipe.paging = False
+        if plant.pipes.get(name) is not pipe:  # it was removed, and perhaps made anew: what was read is gone
             return
         known |= self._known(name) | plant.sending
         upto = key_of(page[-1]) if len(page) == PAGE else None

@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Final, Literal
 
 from penstock.compute.protocol import End, Ending, Exit, Instance
-from penstock.domain.errors import DiskFull, PenstockError
+from penstock.domain.errors import DiskFull, PenstockError, Unavailable
 from penstock.domain.retry import follow, hold_for
 from penstock.domain.task import WAITING, Attempt, Outcome, State
 from penstock.engine.bell import Bell
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from penstock.engine.deadlines import Deadlines
-    from penstock.engine.model import Member, Plant, Running
+    from penstock.engine.model import Member, Pipe, Plant, Running
     from penstock.engine.pump import Pump
     from penstock.engine.scaler import Scaler
     from penstock.engine.scheduler import Scheduler
@@ -117,8 +117,7 @@ class Settle:
         self._scaler.freed(member, count, now)
         self._deadlines.settle_tainted(member)
         self._pump.wake()
-        if self._quiet is not None and not plant.running and not self._quiet.done():
-            self._quiet.set_result(None)
+        self._look_quiet()
 
     def output(self, instance: Instance, attempt: int, stream: str, text: str) -> None:
         """Keep what a task has written."""
@@ -159,6 +158,11 @@ class Settle:
             self._lines.append(Line(0, "", instance.blueprint.function, 0, plant.wall(), "stderr", exit.detail))
         self._flush_soon(urgent=False)
         self._pump.wake()
+        self._look_quiet()
+
+    def _look_quiet(self) -> None:
+        if self._quiet is not None and not self._plant.running and not self._quiet.done():
+            self._quiet.set_result(None)
 
     def answers(self, instance: Instance, at: float) -> None:
         """Pass a sign of life on."""
@@ -223,8 +227,12 @@ class Settle:
             counts.dead += 1
         if task.durable or state is not State.QUEUED:  # a call that runs again has still left no trace
             self.write(attempt)
-        if pipe.leaving and not counts.waiting and not counts.running:
-            self.emptied(task.pipeline)
+        self.look_empty(pipe)
+
+    def look_empty(self, pipe: Pipe) -> None:
+        """Let a pipeline go that was to go when its work is done, if this was the last of it."""
+        if pipe.leaving and not pipe.counts.waiting and not pipe.counts.running:
+            self.emptied(pipe.spec.name)
 
     def _hold(self, running: Running, end: End) -> None:
         """Let downstream's "try later" hold the pipeline, or the shared limit that the handler named."""
@@ -342,8 +350,8 @@ class Settle:
             try:
                 await store.record(project, self._writing)
                 break
-            except DiskFull:
-                log.warning("The disk is full: %d outcomes wait to be written.", len(self._writing))
+            except (DiskFull, Unavailable) as error:
+                log.warning("%d outcomes wait to be written: %s", len(self._writing), error)
                 await asyncio.sleep(RETRY_PAUSE)
         if lines:
             try:
