@@ -169,12 +169,18 @@ class Configurer:
     async def _carry_out(self, plan: Plan, tasks: Removal) -> list[Change]:
         """Carry a plan out. New settings of a function that has code are a new version, which has to import too."""
         self._check_pins(plan)
-        versions = []
-        for step in plan.steps:
-            function = self._plant.functions.get(step.name) if step.kind == "function" else None
-            if function is not None and function.live is not None and step.settings is not None:
-                versions.append(await self._prepare(step.name, function.live.bundle, step.settings))
-        changes = await self._write(plan, tasks)
+        self._check_removals(plan, tasks)
+        versions: list[Version] = []
+        try:
+            for step in plan.steps:
+                function = self._plant.functions.get(step.name) if step.kind == "function" else None
+                if function is not None and function.live is not None and step.settings is not None:
+                    versions.append(await self._prepare(step.name, function.live.bundle, step.settings))
+            changes = await self._write(plan, tasks)
+        except PenstockError:
+            for version in versions:  # nobody will run them
+                self._plant.compute.retire(self._reconciler.blueprint(version, {}))
+            raise
         for version in versions:
             await self._flip(version)
         return changes

@@ -9,7 +9,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Final
 
-from penstock.domain.errors import NotFound, Unavailable
+from penstock.domain.errors import NotFound, PenstockError, Unavailable
 from penstock.domain.explain import Reason, reason
 from penstock.domain.task import ENDED, State, name_of
 from penstock.engine.configuration import Bundles, Configurer
@@ -120,7 +120,10 @@ class Engine:
             if not call.done():
                 call.set_exception(Unavailable("The server stops. Call again in a moment.", 1.0))
         await asyncio.wait([asyncio.ensure_future(self.settle.drain())], timeout=DRAIN)
-        await self.reserver.close()
+        try:
+            await self.reserver.close()
+        except PenstockError as error:  # then the next start takes the limits for used up, as after a crash
+            log.warning("What limits have used could not be written down: %s", error)
         await plant.store.close()
 
     # tasks ----------------------------------------------------------------------------------------------------------
