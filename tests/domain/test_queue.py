@@ -188,3 +188,13 @@ def test_what_the_store_has_too_is_forgotten_to_be_read_again() -> None:
     assert queue.more
     assert queue.ask_page() is None
     assert queue.clear() == [kept, call]
+
+
+def test_what_is_taken_out_of_the_store_while_a_page_is_read_does_not_come_in_with_it() -> None:
+    queue = Queue()
+    queue.more = True
+    page = [Task(number, "p", b"", created=0, expires=1e9) for number in (1, 2, 3)]
+    queue.ask_page()
+    assert queue.remove(2) is None
+    queue.page_in(page, None)
+    assert [task.id for task in queue.tasks()] == [1, 3]
