@@ -9,25 +9,15 @@ Moments are monotonic seconds; `wall` is the wall clock at the same moment and s
 
 from collections.abc import Iterable, Sequence
 from math import inf
-from typing import Final
 
 from penstock.domain.elder import Elder
-from penstock.domain.fairness import TIERS, WaitQueue
+from penstock.domain.fairness import ALONE, TIERS, WaitQueue
 from penstock.domain.limits import Door, Gate, Slots
 from penstock.domain.moments import ALARM, ELDER, Moments
 from penstock.domain.pipeline import IDLE, MOMENT, OWN, PAUSED, READY, WAITING, Admitted, Pipeline, Start
-from penstock.domain.queue import size_of
+from penstock.domain.queue import FRUGAL, HUNGRY, size_of
 from penstock.domain.settings import PipelineSpec
 from penstock.domain.task import Task
-
-HUNGRY: Final = 1000
-"""With fewer tasks than this in memory, a pipeline that has more in the store wants its next page."""
-
-FRUGAL: Final = 64
-"""How many tasks of a pipeline are kept when all together take as much memory as they may."""
-
-ALONE: Final = 64
-"""How many tasks a pipeline starts in one turn when nobody else wants one."""
 
 
 class Admission:
@@ -203,7 +193,9 @@ class Admission:
                 gate.redate(before, at, start.task.cost)
                 continue
             gate.date(at, start.task.cost)
-            if gate.wakes_at == inf:  # else the moment is known, and this date brings no earlier one
+            if gate.owner is not None and gate.owner.place is OWN:
+                self._await_moment(gate.owner, gate, at)
+            elif gate.wakes_at == inf:  # else the moment is known, and this date brings no earlier one
                 self._opened(gate)
         start.undated = False
 
@@ -448,6 +440,15 @@ class Admission:
     def _expiry(self, pipeline: Pipeline, now: float, wall: float) -> float:
         task = pipeline.queue.head()
         return inf if task is None else now + max(0.0, task.expires - wall)
+
+    def _await_moment(self, pipeline: Pipeline, gate: Gate, now: float) -> None:
+        """Let a pipeline that waited for the date of a start at its own gate wait for the moment that is known now."""
+        task = pipeline.queue.head()
+        at = inf if task is None else gate.ready_at(now, task.cost)
+        if at < inf:
+            pipeline.ticket += 1
+            pipeline.place, pipeline.wakes_at = MOMENT, at
+            self._moments.push(at, pipeline, pipeline.ticket)
 
     def _set_alarm(self, pipeline: Pipeline, now: float, wall: float) -> None:
         """See to it that a blocked pipeline's head expires in time."""

@@ -9,6 +9,10 @@ SHARES: Final = (90, 8, 2)
 """Parts of what is scarce: realtime up to 90 %, background and batch 4:1 of the rest. Unused shares pass on."""
 
 
+ALONE: Final = 64
+"""How many tasks a pipeline starts in one turn when nobody else wants one."""
+
+
 class Waiter(Protocol):
     """Stand in a wait queue: `ticket` is a number that changes whenever the waiter goes elsewhere."""
 
@@ -47,7 +51,7 @@ class WaitQueue(Generic[W]):
     def pop(self) -> W | None:
         """Call the waiter whose turn it is; None if there is none."""
         while self.count:
-            tier = min((t for t in (0, 1, 2) if self._rings[t]), key=self._passes.__getitem__)
+            tier = self._next_tier()
             ticket, waiter = self._rings[tier].popleft()
             if waiter.ticket == ticket:
                 self._reached = self._passes[tier]
@@ -57,6 +61,14 @@ class WaitQueue(Generic[W]):
         for ring in self._rings:
             ring.clear()
         return None
+
+    def _next_tier(self) -> int:
+        """Return the tier whose turn it is, among those with entries."""
+        passes, found = self._passes, -1
+        for tier, ring in enumerate(self._rings):
+            if ring and (found < 0 or passes[tier] < passes[found]):
+                found = tier
+        return found
 
     def leave(self, waiter: W) -> None:
         """Forget a waiter that is somewhere in here."""

@@ -13,6 +13,12 @@ from penstock.domain.task import Task
 OVERHEAD: Final = 300
 """Bytes that a task takes in memory beside its payload."""
 
+HUNGRY: Final = 1000
+"""With fewer tasks than this in memory, a pipeline that has more in the store wants its next page."""
+
+FRUGAL: Final = 64
+"""How many tasks of a pipeline are kept when all together take as much memory as they may."""
+
 Key = tuple[int, int]
 
 
