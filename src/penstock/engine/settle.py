@@ -149,7 +149,7 @@ class Settle:
         for running in left:
             outcome = self._blame(member, len(left), exit)
             running.task.apart = running.task.apart or (outcome is Outcome.INTERRUPTED and not exit.killed)
-            running.task.interruptions -= plant.stopping
+            running.task.interruptions -= plant.stopping and outcome is Outcome.INTERRUPTED
             body = None if outcome is Outcome.INTERRUPTED else _crash_report(exit)
             self._conclude(running, outcome, body, now + offset, offset)
         member.fleet.running -= len(member.busy)
@@ -192,6 +192,7 @@ class Settle:
         del member.busy[attempt], plant.running[attempt]
         member.fleet.running -= 1
         plant.admission.finish(running.start, None)
+        running.task.interruptions -= 1  # it did not run, so this is none of its own
         offset = plant.wall() - plant.clock()
         self._conclude(running, Outcome.INTERRUPTED, None, plant.wall(), offset)
         self._deadlines.settle_tainted(member)
