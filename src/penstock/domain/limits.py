@@ -43,7 +43,7 @@ class Rate:
 
     __slots__ = (
         "_asked", "_dated", "_grain", "_paced", "_runs", "_tat", "burst", "interval", "metered", "n", "period", "reserved",
-        "smooth",
+        "smooth", "written",
     )  # fmt: skip
 
     def __init__(self, spec: RateSpec) -> None:
@@ -55,6 +55,7 @@ class Rate:
         self._paced = 0.0  # the units by which the last start moved `_tat`
         self.interval = 0.0
         self.reserved = 0.0  # units of a long period that may be charged before another block of them is on disk
+        self.written = 0.0  # the size of the next block, as it was written down
         self._asked = 1.0  # the most units that a task has asked for
         self.configure(spec)
 
@@ -291,6 +292,7 @@ class Gate:
         for rate in self.rates:
             open_units = 0.0
             if ahead:
+                rate.written = rate.block
                 open_units = (self.undated_cost if rate.metered else self.undated_tasks) + rate.reserved + rate.block
             kept.append(Used(rate.period, rate.metered, rate.dates(now), open_units))
         return kept
@@ -299,7 +301,7 @@ class Gate:
         """Let another block be used of each rate that runs out: it is on disk now."""
         for rate in self.rates:
             if rate.runs_out():
-                rate.reserved += rate.block
+                rate.reserved += rate.written
 
     def restore(self, now: float, kept: list[Used], away: float) -> None:
         """Take back what `used` returned, `away` seconds later; rates find theirs by period and meter."""

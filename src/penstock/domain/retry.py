@@ -40,6 +40,8 @@ def follow(task: Task, outcome: Outcome, attempts: int, wait: tuple[float, float
     `attempts` is how many the pipeline allows, `wait` its (first, longest) backoff. A synchronous call (not durable) is
     not tried again after a failure: its caller hears of it at once and decides.
     """
+    if outcome is not Outcome.THROTTLED:
+        task.throttles = 0
     if outcome is Outcome.INTERRUPTED:
         task.interruptions += 1
         return Sequel(State.DEAD if task.interruptions > MOST_INTERRUPTIONS else State.QUEUED)

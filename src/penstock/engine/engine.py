@@ -63,7 +63,7 @@ class Engine:
         self.configurer = Configurer(plant, self.reconciler, bundles)
         self.reserver = Reserver(plant)
         self.pruner = Pruner(plant, keep_results)
-        self.pump.join(self.scaler, self.settle, self.deadlines, self.reserver)
+        self.pump.join(self.scaler, self.settle, self.deadlines, self.scheduler, self.reserver)
         self.reserver.join(self.pump)
         self.settle.join(self.pump, self.scaler, self.deadlines, self.scheduler)
         self.settle.emptied = self.configurer.emptied

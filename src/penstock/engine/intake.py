@@ -106,8 +106,17 @@ class Intake:
             tasks = [task for position, task in enumerate(tasks) if position not in known]
         else:
             ids = [task.id for task in tasks]
+        if plant.pipes.get(name) is not pipe:
+            await self._refuse_removed(name, tasks)
         self._offer(name, pipe, tasks)
         return Sent(ids, sorted(known))
+
+    async def _refuse_removed(self, name: str, tasks: list[Task]) -> None:
+        """Undo a send into a pipeline that was removed meanwhile. Raises `Conflict`."""
+        body = b'{"type": "Cancelled", "message": "The pipeline was removed while the task was being sent."}'
+        for task in tasks:
+            self._settle.write(Attempt(task, Outcome.CANCELLED, State.CANCELLED, body, self._plant.wall()))
+        raise Conflict(f"The pipeline '{name}' was removed while the tasks were being sent. None of them will run.")
 
     def _offer(self, name: str, pipe: Pipe, tasks: list[Task]) -> None:
         """Hand durable tasks to admission, and delayed ones to the scheduler."""

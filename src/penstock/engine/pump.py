@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from penstock.domain.pipeline import Admitted, Start
     from penstock.domain.task import Task
     from penstock.engine.deadlines import Deadlines
-    from penstock.engine.model import Member, Plant
+    from penstock.engine.model import Member, Pipe, Plant
     from penstock.engine.reserver import Reserver
     from penstock.engine.scaler import Scaler
+    from penstock.engine.scheduler import Scheduler
     from penstock.engine.settle import Settle
 
 BATCH: Final = 512
@@ -42,6 +43,9 @@ LONGEST_PAUSE: Final = 0.004
 FULL_PAUSE: Final = 0.25
 """Seconds until a full disk is looked at again; nothing starts before it has room."""
 
+APART_PAUSE: Final = 1.0
+"""Seconds until a suspected task is tried again that could not have an instance of its own."""
+
 READ_PAUSE: Final = 1.0
 """Seconds until a page that could not be read is asked for again."""
 
@@ -60,9 +64,12 @@ class Pump:
         self._jobs: set[asyncio.Task[None]] = set()
         self.halted = False
 
-    def join(self, scaler: Scaler, settle: Settle, deadlines: Deadlines, reserver: Reserver) -> None:
+    def join(
+        self, scaler: Scaler, settle: Settle, deadlines: Deadlines, scheduler: Scheduler, reserver: Reserver
+    ) -> None:
         """Get to know the loops that starts are passed on to."""
-        self._scaler, self._settle, self._deadlines, self._reserver = scaler, settle, deadlines, reserver
+        self._scaler, self._settle, self._deadlines = scaler, settle, deadlines
+        self._scheduler, self._reserver = scheduler, reserver
 
     def wake(self) -> None:
         """Run once in this turn of the event loop."""
@@ -113,8 +120,11 @@ class Pump:
             counts.running += 1
             if task.apart and fleet.blueprint is not None and fleet.blueprint.slots > 1:
                 plant.admission.provide(fleet.name, 1)
-                member = self._scaler.launch(fleet, now)
-                member.suspect = self._register(start, member, now)[1]
+                if self._scaler.may_launch_apart(fleet, now):
+                    member = self._scaler.launch(fleet, now)
+                    member.suspect = self._register(start, member, now)[1]
+                else:
+                    self._put_off(start, pipe)
                 continue
             chosen = fleet.choose()
             assert chosen is not None, "admission gave a slot that no instance has"
@@ -132,6 +142,14 @@ class Pump:
         for member, batch in batches.items():
             member.instance.run(batch)
         self._settle.note_later()
+
+    def _put_off(self, start: Start, pipe: Pipe) -> None:
+        """Let a suspected task wait a little: there are enough instances for single tasks."""
+        self._plant.admission.finish(start, None)
+        pipe.counts.running -= 1
+        pipe.counts.delayed += 1
+        start.task.due = self._plant.wall() + APART_PAUSE
+        self._scheduler.add(start.task)
 
     def _register(self, start: Start, member: Member, now: float) -> tuple[int, Running]:
         attempt = self._plant.next_attempt()
@@ -156,13 +174,17 @@ class Pump:
         if task.interruptions:
             await self._settle.note_start(attempt)
         payload = task.payload
-        if payload is None:
+        while payload is None and attempt in running.member.busy:
             try:
-                payload = (await plant.store.payloads(plant.project_id, [task.id])).get(task.id, b"")
+                payload = (await plant.store.payloads(plant.project_id, [task.id])).get(task.id)
             except PenstockError as error:
-                log.warning("The payload of %r could not be read, its instance gets none: %s", task, error)
-                payload = b""
-        if attempt not in running.member.busy or running.outcome_given:
+                log.warning("The payload of %r could not be read, and will be later: %s", task, error)
+                await asyncio.sleep(READ_PAUSE)
+                continue
+            if payload is None:
+                self._settle.lost(attempt, running)
+                return
+        if payload is None or attempt not in running.member.busy or running.outcome_given:
             return
         if running.member.state != READY:  # it was stopped meanwhile, and takes nothing more
             self._settle.unsent(attempt, running)

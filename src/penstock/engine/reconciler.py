@@ -147,11 +147,12 @@ class Reconciler:
     def _remove_pipeline(self, name: str) -> None:
         plant = self._plant
         pipe = plant.pipes.pop(name)
-        for task in plant.admission.remove(name):
+        tasks = plant.admission.remove(name)
+        for task in tasks:
             call = plant.calls.get(task.id)
             if call is not None and not call.done():
                 call.set_exception(Conflict(f"The pipeline '{name}' was removed before the call could start."))
-        self._scheduler.discard(name)
+        self._scheduler.discard(name, tasks)
         self._leave(pipe.fleet)
 
     # fleets -------------------------------------------------------------------------------------------------------
@@ -180,6 +181,7 @@ class Reconciler:
         if fleet.blueprint is not None:
             self._plant.compute.retire(fleet.blueprint)
         self._plant.fleets.pop(fleet.name, None)
+        self._plant.admission.slots.pop(fleet.name, None)
 
     def blueprint(self, version: Version, env: Mapping[str, str]) -> Blueprint:
         """Return what instances of a version are made from."""

@@ -24,6 +24,9 @@ LAUNCH: Final = 0.002
 PATIENCE: Final = 0.05
 """Seconds without an end of a task after which a fleet is taken to stand still, and a task to take long."""
 
+MOST_APART: Final = 8
+"""How many instances of a fleet may be there for one suspected task each."""
+
 MOST_PAUSE: Final = 30.0
 """The longest wait, in seconds, before an instance is tried again whose predecessors ended before they were ready."""
 
@@ -107,6 +110,12 @@ class Scaler:
         member = Member(fleet, instance, now, suspect)
         fleet.members[instance.id] = self._plant.members[instance.id] = member
         return member
+
+    def may_launch_apart(self, fleet: Fleet, now: float) -> bool:
+        """Say whether an instance for one suspected task alone may be started: few at a time, beside the others."""
+        most = self._plant.functions[fleet.function].spec.max_instances
+        apart = sum(member.suspect is not None for member in fleet.members.values())
+        return now >= fleet.blocked_until and apart < min(MOST_APART, most)
 
     def keep_warm(self, fleet: Fleet) -> None:
         """Start what `min_instances` asks for."""

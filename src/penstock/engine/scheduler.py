@@ -95,8 +95,9 @@ class Scheduler:
                 if attempt.state is not State.DELAYED or attempt.task.due == attempt.due:
                     self._awake.discard(attempt.task.id)
 
-    def discard(self, pipeline: str) -> None:
-        """Forget the delayed tasks of a pipeline that is removed."""
+    def discard(self, pipeline: str, woken: list[Task]) -> None:
+        """Forget the delayed tasks of a pipeline that is removed, and those that wait in its queue."""
+        self._awake.difference_update(task.id for task in woken)
         for task in [task for task in self._tasks.values() if task.pipeline == pipeline]:
             self.remove(task.id)
 

@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Final, Literal
 
 from penstock.compute.protocol import End, Ending, Exit, Instance
-from penstock.domain.errors import DiskFull, PenstockError, Unavailable
+from penstock.domain.errors import DiskFull, Fenced, PenstockError, Unavailable
 from penstock.domain.retry import follow, hold_for
 from penstock.domain.task import WAITING, Attempt, Outcome, State
 from penstock.engine.bell import Bell
@@ -192,10 +192,24 @@ class Settle:
         del member.busy[attempt], plant.running[attempt]
         member.fleet.running -= 1
         plant.admission.finish(running.start, None)
-        running.task.interruptions -= 1  # it did not run, so this is none of its own
-        offset = plant.wall() - plant.clock()
-        self._conclude(running, Outcome.INTERRUPTED, None, plant.wall(), offset)
+        if plant.pipes.get(running.task.pipeline) is running.pipe:  # it did not run: there is no attempt to record
+            running.pipe.counts.running -= 1
+            running.pipe.counts.queued += 1
+            plant.admission.put_back([running.task])
+        else:
+            self._conclude(running, Outcome.CANCELLED, None, plant.wall(), plant.wall() - plant.clock())
         self._deadlines.settle_tainted(member)
+        self._pump.wake()
+
+    def lost(self, attempt: int, running: Running) -> None:
+        """End a task whose payload is gone: it was deleted while the task waited."""
+        plant, member = self._plant, running.member
+        del member.busy[attempt], plant.running[attempt]
+        member.fleet.running -= 1
+        plant.admission.finish(running.start, None)
+        self._scaler.freed(member, 1, plant.clock())
+        body = _error("PayloadLost", "The task's payload is no longer in the store.")
+        self._conclude(running, Outcome.ERROR, body, plant.wall(), plant.wall() - plant.clock())
         self._pump.wake()
 
     def _conclude(self, running: Running, outcome: Outcome, body: bytes | None, at: float, offset: float) -> None:
@@ -354,6 +368,11 @@ class Settle:
             except (DiskFull, Unavailable) as error:
                 log.warning("%d outcomes wait to be written: %s", len(self._writing), error)
                 await asyncio.sleep(RETRY_PAUSE)
+            except Fenced as error:
+                log.critical("Another server has taken over. This one starts and takes nothing more: %s", error)
+                self._plant.accepting = False
+                self._pump.halt()
+                break
         if lines:
             try:
                 await store.write_output(project, lines)
