@@ -306,6 +306,21 @@ def test_a_first_rate_does_not_wait_for_what_runs_already(before: dict[str, Any]
     assert len(bench.executions) == 3
 
 
+def test_a_pipeline_whose_waiting_task_was_withdrawn_is_there_for_the_next() -> None:
+    bench = Bench(Chance(delivery=(0.5, 0.5), work=(1.0, 1.0)))
+    bench.provide(10)
+    bench.pipeline("p", rates=(RateSpec(1, 0.5, "window"),))
+    bench.send("p", 2)
+    bench.run(0.1)
+    (waiting,) = bench.waiting["p"]
+    assert bench.admission.withdraw_task("p", waiting.id) is waiting
+    bench.waiting["p"].clear()
+    bench.run(5)
+    bench.send("p", 1)
+    bench.run()
+    assert len(bench.finished) == 2
+
+
 def disturb(bench: Bench, cost: bool = False) -> None:
     """Do something at random that a user or the engine may do."""
     rng, admission = bench.rng, bench.admission
@@ -342,7 +357,7 @@ def disturb(bench: Bench, cost: bool = False) -> None:
         bench.waiting[name].remove(task)
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(st.integers(0, 2**32))
 def test_whatever_happens_limits_hold_and_nothing_that_may_start_waits(seed: int) -> None:
     bench = make(seed)
@@ -357,7 +372,7 @@ def test_whatever_happens_limits_hold_and_nothing_that_may_start_waits(seed: int
     assert not any(bench.waiting.values()), "everything that was sent has been started"
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32))
 def test_tasks_of_different_cost_keep_the_limits_and_all_start(seed: int) -> None:
     bench = make(seed, cost=True)

@@ -444,8 +444,9 @@ class Admission:
     def _await_moment(self, pipeline: Pipeline, gate: Gate, now: float) -> None:
         """Let a pipeline that waited for the date of a start at its own gate wait for the moment that is known now."""
         task = pipeline.queue.head()
-        at = inf if task is None else gate.ready_at(now, task.cost)
-        if at < inf:
+        if task is None:  # it was withdrawn
+            self._make_ready(pipeline)
+        elif (at := gate.ready_at(now, task.cost)) < inf:
             pipeline.ticket += 1
             pipeline.place, pipeline.wakes_at = MOMENT, at
             self._moments.push(at, pipeline, pipeline.ticket)
