@@ -115,10 +115,18 @@ def _limits_of(pipeline: Pipeline) -> str:
     settings = pipeline.settings
     rate, concurrency, shared = settings.get("rate"), settings.get("concurrency"), settings.get("limits")
     rates = [rate] if rate is not None and not isinstance(rate, list) else rate or []
-    said = [brief(each) for each in rates]
+    said = [_rate(each) for each in rates]
     if concurrency is not None:
         said.append(f"{brief(concurrency)} at once")
     return ", ".join(said + [brief(each) for each in shared or []])
+
+
+def _rate(rate: Any) -> str:
+    """Return a rate as short text: its number, and its style and margin in words if it has some."""
+    if not isinstance(rate, dict):
+        return brief(rate)
+    rest = [f"{name} {brief(value)}" for name, value in rate.items() if name != "rate"]
+    return brief(rate.get("rate")) + (f" ({', '.join(rest)})" if rest else "")
 
 
 def _waits_for(pipeline: Pipeline) -> str:

@@ -35,6 +35,7 @@ def up(
 
     try:
         serve(folder, host, port, ready)
+        note("Stopped.")
     except PenstockError as error:
         raise Refused(error.message, Exit.REFUSED) from error
     except OSError as error:

@@ -23,7 +23,7 @@ from penstock.engine.bell import Bell
 from penstock.store.protocol import Change, StoredObject, Write
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Mapping
     from typing import TypeVar
 
     from penstock.engine.model import Plant
@@ -66,10 +66,13 @@ class Applied:
 class Configurer:
     """Change the configuration."""
 
-    def __init__(self, plant: Plant, reconciler: Reconciler, bundles: Bundles) -> None:
+    def __init__(
+        self, plant: Plant, reconciler: Reconciler, bundles: Bundles, catch_up: Callable[[], Awaitable[None]]
+    ) -> None:
         self._plant = plant
         self._reconciler = reconciler
         self._bundles = bundles
+        self._catch_up = catch_up  # returns when the store knows all outcomes that there are
         self._lock = asyncio.Lock()
         self._changed = Bell()
         self._jobs: set[asyncio.Task[None]] = set()
@@ -230,6 +233,7 @@ class Configurer:
         else:
             self._reconciler.remove(step.kind, step.name)
             if step.kind == "pipeline":
+                await self._catch_up()  # else what has just ended would be taken for waiting
                 waiting = (State.QUEUED, State.DELAYED)
                 await self._plant.store.discard(self._plant.project_id, step.name, waiting)
 

@@ -60,7 +60,7 @@ class Engine:
         self.deadlines = Deadlines(plant, self.scaler, self.settle.give)
         self.intake = Intake(plant)
         self.reconciler = Reconciler(plant)
-        self.configurer = Configurer(plant, self.reconciler, bundles)
+        self.configurer = Configurer(plant, self.reconciler, bundles, self.settle.catch_up)
         self.reserver = Reserver(plant)
         self.pruner = Pruner(plant, keep_results)
         self.pump.join(self.scaler, self.settle, self.deadlines, self.scheduler, self.reserver)
