@@ -198,6 +198,7 @@ class Bench:
         gates = list(self.admission.unreserved)
         self.admission.unreserved.clear()
         for gate in gates:
+            gate.used(self.now, ahead=True)  # what the engine writes down
             self.admission.reserved(gate)
         return bool(gates)
 

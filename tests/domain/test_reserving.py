@@ -21,6 +21,7 @@ def test_nothing_starts_before_a_block_is_on_disk() -> None:
     assert gate.ready_at(START, 1.0) > START
     assert gate.room(START) == 0
     assert gate.runs_out()
+    gate.used(START, ahead=True)
     gate.reserve()
     assert gate.ready_at(START, 1.0) == START
     assert gate.room(START) == 2  # 2 % of 100
@@ -35,6 +36,7 @@ def test_a_short_period_needs_none() -> None:
 def test_a_task_that_costs_more_than_a_block_gets_one_of_its_size() -> None:
     gate = Gate("g", (RateSpec(100, 86_400.0, style="window", burst=100.0, meter="cost"),))
     assert gate.ready_at(START, 40.0) > START
+    gate.used(START, ahead=True)
     gate.reserve()
     assert gate.ready_at(START, 40.0) == START
 
