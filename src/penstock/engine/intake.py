@@ -221,9 +221,12 @@ class Intake:
         """Let a call that has not started go."""
         if self._plant.pipes.get(task.pipeline) is not pipe:
             return
-        if self._plant.admission.withdraw_task(task.pipeline, task.id) is None:
+        if self._plant.admission.withdraw_task(task.pipeline, task.id) is not None:
+            pipe.counts.queued -= 1
+        elif self._scheduler.remove(task.id) is not None:  # it was put off
+            pipe.counts.delayed -= 1
+        else:
             return
-        pipe.counts.queued -= 1
         self._settle.look_empty(pipe)
         answer = self._plant.calls.get(task.id)
         if answer is not None and not answer.done():

@@ -250,7 +250,8 @@ class Pump:
             return
         known |= self._known(name) | plant.sending
         upto = key_of(page[-1]) if len(page) == PAGE else None
-        plant.admission.page_in(name, [task for task in page if task.id not in known], upto)
+        here = [task for task in page if task.id not in known and not self._scheduler.has(task.id)]
+        plant.admission.page_in(name, here, upto)
         self.wake()
 
     def _still_hungry(self, name: str) -> None:

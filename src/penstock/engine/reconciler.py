@@ -148,11 +148,10 @@ class Reconciler:
         plant = self._plant
         pipe = plant.pipes.pop(name)
         tasks = plant.admission.remove(name)
-        for task in tasks:
+        for task in (*tasks, *self._scheduler.discard(name, tasks)):
             call = plant.calls.get(task.id)
             if call is not None and not call.done():
                 call.set_exception(Conflict(f"The pipeline '{name}' was removed before the call could start."))
-        self._scheduler.discard(name, tasks)
         self._leave(pipe.fleet)
 
     # fleets -------------------------------------------------------------------------------------------------------

@@ -88,6 +88,10 @@ class Scheduler:
             self._left.add(task_id)
         return self._tasks.pop(task_id, None)
 
+    def has(self, task_id: int) -> bool:
+        """Say whether a task waits here, whatever the store has of it: one that was put off is queued there."""
+        return task_id in self._tasks
+
     def written(self, attempts: list[Attempt]) -> None:
         """Hear that the store knows what became of tasks."""
         if self._awake:
@@ -95,11 +99,13 @@ class Scheduler:
                 if attempt.state is not State.DELAYED or attempt.task.due == attempt.due:
                     self._awake.discard(attempt.task.id)
 
-    def discard(self, pipeline: str, woken: list[Task]) -> None:
-        """Forget the delayed tasks of a pipeline that is removed, and those that wait in its queue."""
+    def discard(self, pipeline: str, woken: list[Task]) -> list[Task]:
+        """Forget the delayed tasks of a pipeline that is removed, and those that wait in its queue; return the former."""
         self._awake.difference_update(task.id for task in woken)
-        for task in [task for task in self._tasks.values() if task.pipeline == pipeline]:
+        gone = [task for task in self._tasks.values() if task.pipeline == pipeline]
+        for task in gone:
             self.remove(task.id)
+        return gone
 
     def run_once(self) -> None:
         """Let everything that is due wait in its queue."""
