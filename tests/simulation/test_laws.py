@@ -95,6 +95,17 @@ def test_concurrency_follows_live_changes() -> None:
     assert laws.concurrency_breaches("l", [*running, execution(9, 2.0, 2.0, 3.0)], [laws.Allowance(-inf)]) == []
 
 
+def test_a_crash_forgets_what_a_changed_rate_took_over() -> None:
+    short, long = laws.Window(10, 1.0), laws.Window(20, 60.0)
+    first = laws.amend([], 0.0, 0.0, (short,), None)
+    assert laws.after_crash(first) == first
+    changed = laws.amend(first, 5.0, 5.0, (short, long), None)
+    assert changed[-1].remembers == 4.0
+    assert laws.after_crash(changed)[-1].remembers == 5.0
+    lowered = laws.amend(first, 5.0, 5.0, (laws.Window(5, 1.0),), None)
+    assert laws.after_crash(lowered) == lowered
+
+
 def test_slots_and_overlap() -> None:
     twice = [execution(1, 0.0, 0.0, 2.0), execution(1, 0.5, 1.0, 3.0)]
     assert laws.slot_breaches(twice, {1: 2}) == []

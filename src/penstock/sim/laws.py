@@ -67,6 +67,19 @@ def amend(
     return [*allowances[:-1], replace(last, until=done), changed]
 
 
+def after_crash(allowances: Sequence[Allowance]) -> list[Allowance]:
+    """Return what limits remember after a crash: a rate that a change has brought knows what was used since, at least.
+
+    What it took over from the rate before it is on disk only once it has reserved a block of its own.
+    """
+    if len(allowances) < 2:
+        return list(allowances)
+    before, last = allowances[-2:]
+    if {window.period for window in last.windows} <= {window.period for window in before.windows}:
+        return list(allowances)
+    return [*allowances[:-1], replace(last, remembers=max(last.remembers, last.since))]
+
+
 def exceeded(
     starts: Sequence[float], n: float, period: float, units: Sequence[float] | None = None
 ) -> tuple[float, float] | None:

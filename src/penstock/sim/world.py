@@ -18,7 +18,7 @@ from penstock.engine.engine import Engine
 from penstock.engine.intake import Item
 from penstock.sim.compute import Machine, SimCompute
 from penstock.sim.disk import SimStore
-from penstock.sim.laws import Allowance, Window, amend
+from penstock.sim.laws import Allowance, Window, after_crash, amend
 from penstock.sim.ledger import Ledger
 from penstock.sim.loop import Life, VirtualLoop, virtual_loop
 from penstock.sim.scenario import Scenario, Settings, Step
@@ -166,6 +166,8 @@ class World:
     async def _crash(self) -> None:
         server = self.server
         self.diary.crashes.append(self._loop.time())
+        for name, allowances in self.diary.allowances.items():
+            self.diary.allowances[name] = after_crash(allowances)
         self.ledger.note(self._loop.time(), f"{server.life} is killed")
         server.store.die()
         server.compute.die()
