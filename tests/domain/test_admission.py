@@ -221,7 +221,7 @@ class Bench:
 
     def is_kept(self, gate: Gate, pipeline: Pipeline) -> bool:
         """Say whether a gate keeps a unit for an elder, whose time is not over."""
-        elder = self.admission._elder
+        elder = self.admission._places.elder
         assert gate.mark is None or (gate.mark is elder.pipeline and elder.until > self.now)
         return gate.mark not in {None, pipeline}
 

@@ -1,8 +1,7 @@
 """Admission: which tasks may start now, and who is woken when a unit frees. The heart of Penstock.
 
-One deterministic, single-threaded object without awaits. A pipeline with waiting tasks is in exactly one place: the ready
-ring, the heap of moments, its own gate, or the wait queue of one shared gate (the slots of its function are one). So a
-pipeline that is idle or blocked costs nothing, and a freed unit calls only those that it can serve.
+One deterministic, single-threaded object without awaits: it is told what happens, and asked what may start. Where each
+pipeline waits meanwhile is kept in `places`.
 
 Moments are monotonic seconds; `wall` is the wall clock at the same moment and serves for the expiry of tasks only.
 """
@@ -10,11 +9,11 @@ Moments are monotonic seconds; `wall` is the wall clock at the same moment and s
 from collections.abc import Iterable, Sequence
 from math import inf
 
-from penstock.domain.elder import Elder
 from penstock.domain.fairness import ALONE, TIERS, WaitQueue
 from penstock.domain.limits import Door, Gate, Slots
-from penstock.domain.moments import ALARM, ELDER, Moments
-from penstock.domain.pipeline import IDLE, MOMENT, OWN, PAUSED, READY, WAITING, Admitted, Pipeline, Start
+from penstock.domain.moments import ALARM, ELDER
+from penstock.domain.pipeline import IDLE, OWN, PAUSED, READY, WAITING, Admitted, Pipeline, Start
+from penstock.domain.places import Places
 from penstock.domain.queue import FRUGAL, HUNGRY, size_of
 from penstock.domain.settings import PipelineSpec
 from penstock.domain.task import Task
@@ -30,15 +29,12 @@ class Admission:
         self._used_up_at: float | None = None
         self.shortest_period = inf  # of all rates that there have been
         self.hungry: dict[str, None] = {}  # pipelines whose next page should come from the store
-        self.short: dict[str, None] = {}  # slots that a task was refused since the caller last cleared this
         self.unreserved: dict[Gate, None] = {}  # gates that want another block of a long period on disk
         self._most = most
         self._memory = memory
         self._bytes = 0
-        self._ready: WaitQueue[Pipeline] = WaitQueue()
-        self._open: dict[Door, None] = {}  # gates that may have room for those who wait there
-        self._elder = Elder()
-        self._moments = Moments(self._elder)
+        self._places = Places()
+        self.short = self._places.short
         self._typical = 1.0  # the cost of a usual task, to size turns with
 
     # configuration ------------------------------------------------------------------------------------------------
@@ -51,7 +47,7 @@ class Admission:
         pipeline = self.pipelines.get(spec.name)
         if pipeline is None:
             pipeline = self.pipelines[spec.name] = Pipeline(spec.name, place)
-        self._leave(pipeline)
+        self._places.leave(pipeline)
         pipeline.slots = place
         pipeline.tier = TIERS.index(spec.tier)
         pipeline.weight = spec.weight
@@ -72,7 +68,7 @@ class Admission:
         """Make a shared limit known, or let those who wait at a changed one try again."""
         self.gates[gate.name] = gate
         self._look_at_periods(gate)
-        self._opened(gate)
+        self._places.opened(gate)
 
     def _look_at_periods(self, gate: Gate) -> None:
         self.shortest_period = min(self.shortest_period, *(rate.period for rate in gate.rates), inf)
@@ -80,7 +76,7 @@ class Admission:
     def remove(self, name: str) -> list[Task]:
         """Forget a pipeline; return the tasks it had in memory."""
         pipeline = self.pipelines.pop(name)
-        self._leave(pipeline)
+        self._places.leave(pipeline)
         pipeline.place = PAUSED
         self.hungry.pop(name, None)
         self._bytes -= pipeline.queue.bytes
@@ -88,7 +84,7 @@ class Admission:
 
     def pause(self, name: str) -> None:
         """Start no more of a pipeline's tasks."""
-        self._leave(self.pipelines[name])
+        self._places.leave(self.pipelines[name])
         self.pipelines[name].place = PAUSED
 
     def resume(self, name: str) -> None:
@@ -96,7 +92,7 @@ class Admission:
         pipeline = self.pipelines[name]
         if pipeline.own is not None:
             pipeline.own.held_until = -inf
-        self._leave(pipeline)
+        self._places.leave(pipeline)
         self._fed(pipeline)
 
     def hold(self, name: str, until: float) -> None:
@@ -105,8 +101,8 @@ class Admission:
         own = self.own_gate(pipeline)
         own.held_until = max(own.held_until, until)
         if pipeline.place is WAITING:  # it no longer wants what it waits for there
-            self._leave(pipeline)
-            self._make_ready(pipeline)
+            self._places.leave(pipeline)
+            self._places.make_ready(pipeline)
 
     def hold_limit(self, name: str, until: float) -> None:
         """Let nothing pass a shared limit before a moment."""
@@ -194,9 +190,9 @@ class Admission:
                 continue
             gate.date(at, start.task.cost)
             if gate.owner is not None and gate.owner.place is OWN:
-                self._await_moment(gate.owner, gate, at)
+                self._places.await_moment(gate.owner, gate, at)
             elif gate.wakes_at == inf:  # else the moment is known, and this date brings no earlier one
-                self._opened(gate)
+                self._places.opened(gate)
         start.undated = False
 
     def finish(self, start: Start, started_at: float | None) -> None:
@@ -204,31 +200,31 @@ class Admission:
         for gate in start.gates:
             gate.release()
             if gate.concurrency is not None:
-                self._opened(gate)
+                self._places.opened(gate)
         for gate in start.rated if start.undated else ():
             if started_at is None:
                 gate.undate(start.task.cost)
             else:
                 gate.date(started_at, start.task.cost)
-            self._opened(gate, sooner=started_at is None)
+            self._places.opened(gate, sooner=started_at is None)
         start.undated = False
         if start.own is None:
             pipeline = start.pipeline
             pipeline.ungated -= 1
             if pipeline.own is not None:
                 pipeline.own.release()
-                self._opened(pipeline.own)
+                self._places.opened(pipeline.own)
 
     def reserved(self, gate: Gate) -> None:
         """Let another block of a gate's long periods be used: it is on disk."""
         gate.reserve()
-        self._opened(gate, sooner=True)
+        self._places.opened(gate, sooner=True)
 
     def provide(self, slots: str, count: int) -> None:
         """Add free slots (negative: take away such as were free)."""
         place = self.slots.setdefault(slots, Slots(slots))
         place.free += count
-        self._opened(place)
+        self._places.opened(place)
 
     # decisions ----------------------------------------------------------------------------------------------------
     def admit(self, now: float, wall: float, most: int = 512) -> Admitted:
@@ -236,22 +232,20 @@ class Admission:
         result = Admitted()
         self._pass_moments(now, wall, result)
         while len(result.starts) < most:
-            if self._open:
-                gate = next(iter(self._open))
-                del self._open[gate]
+            if self._places.open:
+                gate = next(iter(self._places.open))
+                del self._places.open[gate]
                 self._serve(gate, now, wall, result, most)
             else:
-                pipeline = self._ready.pop()
+                pipeline = self._places.ready.pop()
                 if pipeline is None:
                     break
-                self._turn(pipeline, None, self._ready, now, wall, result)
+                self._turn(pipeline, None, self._places.ready, now, wall, result)
         return result
 
     def next_wakeup(self) -> float | None:
         """Return the moment at which `admit` should be called again if nothing else happens; None for never."""
-        if self._open or self._ready.count:
-            return -inf
-        return self._moments.next()
+        return self._places.next_wakeup()
 
     def demand(self, slots: str, now: float, most: int) -> int:
         """Return how many more slots could be used at once, counted up to `most`."""
@@ -267,32 +261,32 @@ class Admission:
 
     # places -------------------------------------------------------------------------------------------------------
     def _pass_moments(self, now: float, wall: float, result: Admitted) -> None:
-        for thing, ticket in self._moments.pass_by(now):
+        for thing, ticket in self._places.moments.pass_by(now):
             if isinstance(thing, Gate):
                 thing.wakes_at = inf
-                self._opened(thing)
+                self._places.opened(thing)
             elif ticket == ELDER:
-                self._retire_elder(thing)
+                self._places.retire_elder(thing)
             elif ticket != ALARM:
-                self._make_ready(thing)
+                self._places.make_ready(thing)
             else:
                 thing.alarm = inf
                 self._expire(thing, wall, result)
-                self._set_alarm(thing, now, wall)
+                self._places.set_alarm(thing, now, wall)
 
     def _serve(self, gate: Door, now: float, wall: float, result: Admitted, most: int) -> None:
         ring = gate.waiters
         if ring is None:
             return
         while len(result.starts) < most:
-            pipeline = self._elder.pipeline
+            pipeline = self._places.elder.pipeline
             if pipeline is not None and pipeline.place is WAITING and pipeline.waits_at is gate:
                 ring.leave(pipeline)
             else:
                 pipeline = ring.pop()
             if pipeline is None or self._turn(pipeline, gate, ring, now, wall, result) is gate:
                 return
-        self._open[gate] = None
+        self._places.open[gate] = None
 
     def _turn(
         self,
@@ -328,8 +322,9 @@ class Admission:
                 if gratis or gate is not via:
                     pipeline.credit = min(pipeline.credit, task.cost)
                 pipeline.resumes = pipeline.credit >= task.cost
-                called = gate is via or self._keep(pipeline, gate, via, at, now)
-                self._block(pipeline, gate, at, now, wall, called=called)
+                called = gate is via or self._places.keep(pipeline, gate, via, at, now)
+                self._look_hungry(pipeline)
+                self._places.block(pipeline, gate, at, now, wall, called=called)
                 return gate
             result.starts.append(self._start(pipeline, now))
             if gratis:
@@ -338,7 +333,7 @@ class Admission:
                 pipeline.credit -= task.cost
             self._typical += 0.01 * (task.cost - self._typical)
             self._expire(pipeline, wall, result)
-        self._retire_elder(pipeline)
+        self._places.retire_elder(pipeline)
         pipeline.credit, pipeline.resumes, pipeline.since = 0.0, False, inf
         pipeline.place, pipeline.waits_at = IDLE, None
         self._look_hungry(pipeline)
@@ -366,59 +361,10 @@ class Admission:
             return slots, inf
         return None, now
 
-    def _block(self, pipeline: Pipeline, gate: Door, at: float, now: float, wall: float, *, called: bool) -> None:
-        """Put a pipeline where it waits; one that was called and could not go keeps its turn."""
-        pipeline.waits_at = gate
-        pipeline.since = min(pipeline.since, now)
-        self._look_hungry(pipeline)
-        if gate is pipeline.own:
-            if at < inf:
-                pipeline.place = MOMENT
-                pipeline.wakes_at = at
-                self._moments.push(min(at, self._expiry(pipeline, now, wall)), pipeline, pipeline.ticket)
-                return
-            pipeline.place = OWN
-        else:
-            pipeline.place = WAITING
-            if gate.waiters is None:
-                gate.waiters = WaitQueue()
-            if called:
-                gate.waiters.push_front(pipeline)
-            else:
-                gate.waiters.push(pipeline)
-            if isinstance(gate, Slots):
-                self.short[gate.name] = None
-            elif now < at < gate.wakes_at:
-                gate.wakes_at = at
-                self._moments.push(at, gate)
-        self._set_alarm(pipeline, now, wall)
-
-    def _keep(self, pipeline: Pipeline, gate: Door, via: Door | None, at: float, now: float) -> bool:
-        """Keep the unit that a pipeline was called for, if it has waited for long and another gate blocks it now."""
-        if gate is not pipeline.own and isinstance(via, Gate):
-            opens_at = at if at > now or isinstance(gate, Slots) else gate.wakes_at
-            known = self._elder.pipeline is pipeline
-            if self._elder.keeps(pipeline, opens_at, now):
-                via.mark = pipeline
-                if not known:
-                    self._moments.push(self._elder.until, pipeline, ELDER)
-                return True
-        self._retire_elder(pipeline)
-        return False
-
-    def _retire_elder(self, pipeline: Pipeline) -> None:
-        """Keep nothing for a pipeline any more."""
-        if self._elder.pipeline is pipeline:
-            self._elder.retire()
-            for gate in pipeline.gates:
-                if gate.mark is pipeline:
-                    gate.mark = None
-                    self._opened(gate)
-
     def _start(self, pipeline: Pipeline, now: float) -> Start:
         task = self._pop(pipeline)
         pipeline.since, pipeline.again = inf, -inf
-        self._retire_elder(pipeline)
+        self._places.retire_elder(pipeline)
         for gate in pipeline.gates:
             gate.take(now, task.cost)
             if gate.long and gate.runs_out():
@@ -437,62 +383,12 @@ class Admission:
         while (task := pipeline.queue.head()) is not None and task.expires <= wall:
             result.expired.append(self._pop(pipeline))
 
-    def _expiry(self, pipeline: Pipeline, now: float, wall: float) -> float:
-        task = pipeline.queue.head()
-        return inf if task is None else now + max(0.0, task.expires - wall)
-
-    def _await_moment(self, pipeline: Pipeline, gate: Gate, now: float) -> None:
-        """Let a pipeline that waited for the date of a start at its own gate wait for the moment that is known now."""
-        task = pipeline.queue.head()
-        if task is None:  # it was withdrawn
-            self._make_ready(pipeline)
-        elif (at := gate.ready_at(now, task.cost)) < inf:
-            pipeline.ticket += 1
-            pipeline.place, pipeline.wakes_at = MOMENT, at
-            self._moments.push(at, pipeline, pipeline.ticket)
-
-    def _set_alarm(self, pipeline: Pipeline, now: float, wall: float) -> None:
-        """See to it that a blocked pipeline's head expires in time."""
-        at = self._expiry(pipeline, now, wall)
-        if at < pipeline.alarm:
-            pipeline.alarm = at
-            self._moments.push(at, pipeline, ALARM)
-
-    def _opened(self, gate: Door, *, sooner: bool = False) -> None:
-        """Let those who wait at a gate try again, as many as it can serve.
-
-        `sooner`: also a pipeline that waits for a moment of its own gate, which may now come earlier.
-        """
-        owner = gate.owner
-        if owner is not None:
-            if owner.place is OWN or (sooner and owner.place is MOMENT):
-                self._make_ready(owner)
-        elif gate.waiters is not None and gate.waiters.count:
-            self._open[gate] = None
-
-    def _make_ready(self, pipeline: Pipeline) -> None:
-        pipeline.ticket += 1
-        pipeline.place, pipeline.waits_at = READY, None
-        self._ready.push(pipeline)
-
     def _fed(self, pipeline: Pipeline) -> None:
         if pipeline.place is IDLE and len(pipeline.queue):
             if pipeline.rates or pipeline.concurrency is not None:
                 self.own_gate(pipeline)
-            self._make_ready(pipeline)
+            self._places.make_ready(pipeline)
         self._look_hungry(pipeline)
-
-    def _leave(self, pipeline: Pipeline) -> None:
-        """Take a pipeline out of wherever it is."""
-        self._retire_elder(pipeline)
-        if pipeline.place is WAITING and pipeline.waits_at is not None and pipeline.waits_at.waiters is not None:
-            pipeline.waits_at.waiters.leave(pipeline)
-            self._opened(pipeline.waits_at)  # it may have been what the others waited behind
-        elif pipeline.place is READY:
-            self._ready.leave(pipeline)
-        else:
-            pipeline.ticket += 1
-        pipeline.place, pipeline.waits_at = IDLE, None
 
     def _look_hungry(self, pipeline: Pipeline) -> None:
         if pipeline.queue.more and len(pipeline.queue) < min(HUNGRY, self._most / 2):
