@@ -22,12 +22,12 @@ def test_waiting_ends_with_the_task_or_the_time(server: Server, blocked: str) ->
 
 def test_a_waiter_that_goes_away_is_forgotten(server: Server, blocked: str) -> None:
     (task,) = server.send(blocked, 5)
-    settle = server.running.engine.settle
+    recorder = server.running.engine.recorder
     connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request("GET", f"/v1/tasks/{task}?wait=20s", headers=server.headers())
-    until(lambda: int(task, 16) in settle._waiters)
+    until(lambda: int(task, 16) in recorder._waiters)
     connection.close()
-    until(lambda: int(task, 16) not in settle._waiters)
+    until(lambda: int(task, 16) not in recorder._waiters)
 
 
 def test_unknown_tasks(server: Server) -> None:

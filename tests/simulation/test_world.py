@@ -14,8 +14,8 @@ from penstock.domain.task import Outcome
 from penstock.engine import settle
 from penstock.engine.deadlines import Deadlines
 from penstock.engine.intake import Intake
+from penstock.engine.recorder import Recorder
 from penstock.engine.scaler import Scaler
-from penstock.engine.settle import Settle
 from penstock.sim.__main__ import main
 from penstock.sim.disk import SimStore
 from penstock.sim.scenario import draw
@@ -103,13 +103,13 @@ def lose_sends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lose_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
-    write = Settle.write
+    write = Recorder.write
 
-    def forgetful(self: Settle, attempt: Any) -> None:
+    def forgetful(self: Recorder, attempt: Any) -> None:
         if attempt.outcome is not Outcome.ERROR:
             write(self, attempt)
 
-    monkeypatch.setattr(Settle, "write", forgetful)
+    monkeypatch.setattr(Recorder, "write", forgetful)
 
 
 def charge_throttled(monkeypatch: pytest.MonkeyPatch) -> None:

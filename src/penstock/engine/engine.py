@@ -19,6 +19,7 @@ from penstock.engine.model import DIRECT, Plant
 from penstock.engine.pruner import Pruner
 from penstock.engine.pump import Pump
 from penstock.engine.reconciler import Reconciler
+from penstock.engine.recorder import Recorder
 from penstock.engine.reserver import Reserver
 from penstock.engine.scaler import Scaler
 from penstock.engine.scheduler import Scheduler
@@ -55,20 +56,22 @@ class Engine:
         plant = self.plant = Plant(store, compute, project=project, clock=clock, wall=wall, rng=rng or random.Random())
         self.pump = Pump(plant)
         self.scaler = Scaler(plant, self.pump.wake)
+        self.recorder = Recorder(plant)
         self.settle = Settle(plant)
         self.scheduler = Scheduler(plant)
         self.deadlines = Deadlines(plant, self.scaler, self.settle.give)
         self.intake = Intake(plant)
         self.reconciler = Reconciler(plant)
-        self.configurer = Configurer(plant, self.reconciler, bundles, self.settle.catch_up)
+        self.configurer = Configurer(plant, self.reconciler, bundles, self.recorder.catch_up)
         self.reserver = Reserver(plant)
         self.pruner = Pruner(plant, keep_results)
-        self.pump.join(self.scaler, self.settle, self.deadlines, self.scheduler, self.reserver)
+        self.pump.join(self.scaler, self.settle, self.deadlines, self.scheduler, self.reserver, self.recorder)
         self.reserver.join(self.pump)
-        self.settle.join(self.pump, self.scaler, self.deadlines, self.scheduler)
+        self.recorder.join(self.pump, self.scheduler)
+        self.settle.join(self.pump, self.scaler, self.deadlines, self.scheduler, self.recorder)
         self.settle.emptied = self.configurer.emptied
         self.scheduler.join(self.pump)
-        self.intake.join(self.pump, self.settle, self.scheduler, self.deadlines)
+        self.intake.join(self.pump, self.settle, self.scheduler, self.deadlines, self.recorder)
         self.reconciler.join(self.scaler, self.scheduler, self.pump)
 
     # life -----------------------------------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ class Engine:
         for call in plant.calls.values():
             if not call.done():
                 call.set_exception(Unavailable("The server stops. Call again in a moment.", 1.0))
-        await asyncio.wait([asyncio.ensure_future(self.settle.drain())], timeout=DRAIN)
+        await asyncio.wait([asyncio.ensure_future(self.recorder.drain())], timeout=DRAIN)
         try:
             await self.reserver.close()
         except PenstockError as error:  # then the next start takes the limits for used up, as after a crash
@@ -132,12 +135,12 @@ class Engine:
         plant = self.plant
         until = plant.clock() + wait
         while True:
-            ended = self.settle.wait_for(task_id) if wait else None
+            ended = self.recorder.wait_for(task_id) if wait else None
             try:
-                if self.settle.pends(task_id):
-                    await self.settle.catch_up()
+                if self.recorder.pends(task_id):
+                    await self.recorder.catch_up()
                 stored = await plant.store.task(plant.project_id, task_id)
-                if stored is None and self.settle.pends(task_id):
+                if stored is None and self.recorder.pends(task_id):
                     continue
                 stored = stored or self._running_call(task_id)
                 left = until - plant.clock()
@@ -146,7 +149,7 @@ class Engine:
                 await asyncio.wait([ended], timeout=left)
             finally:
                 if ended is not None:
-                    self.settle.forget(task_id, ended)
+                    self.recorder.forget(task_id, ended)
 
     def _running_call(self, task_id: int) -> StoredTask:
         """Return a synchronous call as it runs: the store hears of it at its end. Raises `NotFound`."""
@@ -196,7 +199,7 @@ class Engine:
     async def redrive(self, pipeline: str, ids: Sequence[int] | None) -> int:
         """Let dead tasks (all of a pipeline's, or those named) wait again with no attempts spent; return how many."""
         plant, pipe = self.plant, self.intake.pipe(pipeline)
-        await self.settle.catch_up()
+        await self.recorder.catch_up()
         number = await plant.store.redrive(plant.project_id, pipeline, ids, plant.wall() + pipe.spec.max_age)
         pipe.counts.dead -= number
         pipe.counts.queued += number
@@ -207,7 +210,7 @@ class Engine:
     async def purge(self, pipeline: str) -> int:
         """Delete a pipeline's dead tasks; return how many."""
         plant, pipe = self.plant, self.intake.pipe(pipeline)
-        await self.settle.catch_up()
+        await self.recorder.catch_up()
         number = await plant.store.discard(plant.project_id, pipeline, (State.DEAD,))
         pipe.counts.dead -= number
         return number

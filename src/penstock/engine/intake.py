@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from penstock.engine.deadlines import Deadlines
     from penstock.engine.model import Plant
     from penstock.engine.pump import Pump
+    from penstock.engine.recorder import Recorder
     from penstock.engine.scheduler import Scheduler
     from penstock.engine.settle import Settle
     from penstock.store.protocol import StoredTask
@@ -69,9 +70,10 @@ class Intake:
         self._plant = plant
         self._ids = count(1)
 
-    def join(self, pump: Pump, settle: Settle, scheduler: Scheduler, deadlines: Deadlines) -> None:
+    def join(self, pump: Pump, settle: Settle, scheduler: Scheduler, deadlines: Deadlines, recorder: Recorder) -> None:
         """Get to know the loops that tasks are passed on to."""
-        self._pump, self._settle, self._scheduler, self._deadlines = pump, settle, scheduler, deadlines
+        self._pump, self._settle, self._scheduler = pump, settle, scheduler
+        self._deadlines, self._recorder = deadlines, recorder
 
     def open(self, epoch: int) -> None:
         """Begin to give ids: the epoch stands in front, so they are larger than all before and never used twice."""
@@ -115,7 +117,7 @@ class Intake:
         """Undo a send into a pipeline that was removed meanwhile. Raises `Conflict`."""
         body = b'{"type": "Cancelled", "message": "The pipeline was removed while the task was being sent."}'
         for task in tasks:
-            self._settle.write(Attempt(task, Outcome.CANCELLED, State.CANCELLED, body, self._plant.wall()))
+            self._recorder.write(Attempt(task, Outcome.CANCELLED, State.CANCELLED, body, self._plant.wall()))
         raise Conflict(f"The pipeline '{name}' was removed while the tasks were being sent. None of them will run.")
 
     def _offer(self, name: str, pipe: Pipe, tasks: list[Task]) -> None:
@@ -252,19 +254,19 @@ class Intake:
         if running is not None:
             self._deadlines.end(running, plant.running[running], Outcome.CANCELLED)
             return
-        if self._settle.pends(task_id):  # it may have ended, or go on later
-            await self._settle.catch_up()
+        if self._recorder.pends(task_id):  # it may have ended, or go on later
+            await self._recorder.catch_up()
         stored = await plant.store.task(plant.project_id, task_id)
         if stored is None:
             raise NotFound("task", name_of(task_id))
         running = plant.running_attempt(task_id)
         if running is not None:
             self._deadlines.end(running, plant.running[running], Outcome.CANCELLED)
-        elif stored.state in ENDED or task_id in self._settle.uncommitted():
+        elif stored.state in ENDED or task_id in self._recorder.uncommitted():
             raise Conflict(f"The task {name_of(task_id)} has ended already.")
         else:
             self._cancel_waiting(stored)
-        await self._settle.wait_for(task_id)
+        await self._recorder.wait_for(task_id)
 
     def _cancel_waiting(self, stored: StoredTask) -> None:
         plant = self._plant
@@ -284,7 +286,7 @@ class Intake:
                 pipe.counts.queued -= 1
             self._settle.look_empty(pipe)
         body = b'{"type": "Cancelled", "message": "The task was cancelled before it started."}'
-        self._settle.write(Attempt(task, Outcome.CANCELLED, State.CANCELLED, body, plant.wall()))
+        self._recorder.write(Attempt(task, Outcome.CANCELLED, State.CANCELLED, body, plant.wall()))
 
     def pipe(self, name: str) -> Pipe:
         """Return a pipeline by name. Raises `NotFound` with the nearest name."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from penstock.domain.task import Task
     from penstock.engine.deadlines import Deadlines
     from penstock.engine.model import Member, Pipe, Plant
+    from penstock.engine.recorder import Recorder
     from penstock.engine.reserver import Reserver
     from penstock.engine.scaler import Scaler
     from penstock.engine.scheduler import Scheduler
@@ -65,11 +66,17 @@ class Pump:
         self.halted = False
 
     def join(
-        self, scaler: Scaler, settle: Settle, deadlines: Deadlines, scheduler: Scheduler, reserver: Reserver
+        self,
+        scaler: Scaler,
+        settle: Settle,
+        deadlines: Deadlines,
+        scheduler: Scheduler,
+        reserver: Reserver,
+        recorder: Recorder,
     ) -> None:
         """Get to know the loops that starts are passed on to."""
         self._scaler, self._settle, self._deadlines = scaler, settle, deadlines
-        self._scheduler, self._reserver = scheduler, reserver
+        self._scheduler, self._reserver, self._recorder = scheduler, reserver, recorder
 
     def wake(self) -> None:
         """Run once in this turn of the event loop."""
@@ -141,7 +148,7 @@ class Pump:
                 batch.append(run)
         for member, batch in batches.items():
             member.instance.run(batch)
-        self._settle.note_later()
+        self._recorder.note_later()
 
     def _put_off(self, start: Start, pipe: Pipe) -> None:
         """Let a suspected task wait a little: there are enough instances for single tasks."""
@@ -172,7 +179,7 @@ class Pump:
         """Send a task whose payload is on disk only, or whose start must be known to the store before it runs."""
         plant, task = self._plant, running.task
         if task.interruptions:
-            await self._settle.note_start(attempt)
+            await self._recorder.note_start(attempt)
         payload = task.payload
         while payload is None and attempt in running.member.busy:
             try:
@@ -221,7 +228,7 @@ class Pump:
             pipe.counts.dead += state is State.DEAD
             self._settle.look_empty(pipe)
         self._plant.answer(attempt)
-        self._settle.write(attempt)
+        self._recorder.write(attempt)
 
     # pages --------------------------------------------------------------------------------------------------------
     def _page(self, name: str) -> None:
@@ -263,7 +270,7 @@ class Pump:
         plant = self._plant
         # One whose outcome was given has only work left to end: if it is redriven, it waits again meanwhile.
         known = {running.task.id for running in plant.running.values() if not running.outcome_given}
-        known |= self._settle.uncommitted()
+        known |= self._recorder.uncommitted()
         known |= {task.id for task in plant.admission.pipelines[name].queue.tasks()}
         return known
 

@@ -1,21 +1,17 @@
 """What follows the end of an attempt: units are freed, the store told, and whoever waits gets the result.
 
-It is the listener of all instances. Outcomes are written in batches: they wait a moment for each other, unless somebody
-waits for one of them. A crash before the write runs the task again, which is what "at least once" allows.
+It is the listener of all instances. What it concludes is written down by the recorder.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from typing import TYPE_CHECKING, Final, Literal
 
 from penstock.compute.protocol import End, Ending, Exit, Instance
-from penstock.domain.errors import DiskFull, Fenced, PenstockError, Unavailable
 from penstock.domain.retry import follow, hold_for
 from penstock.domain.task import WAITING, Attempt, Outcome, State
-from penstock.engine.bell import Bell
 from penstock.store.protocol import Line
 
 if TYPE_CHECKING:
@@ -24,16 +20,9 @@ if TYPE_CHECKING:
     from penstock.engine.deadlines import Deadlines
     from penstock.engine.model import Member, Pipe, Plant, Running
     from penstock.engine.pump import Pump
+    from penstock.engine.recorder import Recorder
     from penstock.engine.scaler import Scaler
     from penstock.engine.scheduler import Scheduler
-
-LINGER: Final = 0.05
-"""How long (seconds) an outcome that nobody waits for may wait for others before it is written."""
-
-LARGE_BATCH: Final = 1000
-RETRY_PAUSE: Final = 0.25
-KNOWN_AFTER: Final = 1.0
-"""Seconds after which a task that still runs is written down as running."""
 
 _OUTCOMES: Final = {
     Ending.OK: Outcome.OK,
@@ -42,8 +31,6 @@ _OUTCOMES: Final = {
     Ending.THROTTLED: Outcome.THROTTLED,
 }
 
-log = logging.getLogger(__name__)
-
 
 class Settle:
     """Conclude attempts."""
@@ -51,21 +38,12 @@ class Settle:
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
         self._quiet: asyncio.Future[None] | None = None
-        self._pending: list[Attempt] = []
-        self._writing: list[Attempt] = []
-        self._lines: list[Line] = []
-        self.told = Bell()  # rung when output of tasks can be read from the store
-        self._flusher: asyncio.Task[None] | None = None
-        self._linger: asyncio.TimerHandle | None = None
-        self._notes: list[tuple[int, asyncio.Future[None] | None]] = []
-        self._noting: asyncio.TimerHandle | None = None
-        self._noted = 0
         self.emptied: Callable[[str], None] = lambda _name: None  # told of pipelines that go when they are empty
-        self._waiters: dict[int, list[asyncio.Future[None]]] = {}
 
-    def join(self, pump: Pump, scaler: Scaler, deadlines: Deadlines, scheduler: Scheduler) -> None:
+    def join(self, pump: Pump, scaler: Scaler, deadlines: Deadlines, scheduler: Scheduler, recorder: Recorder) -> None:
         """Get to know the loops that outcomes are passed on to."""
-        self._pump, self._scaler, self._deadlines, self._scheduler = pump, scaler, deadlines, scheduler
+        self._pump, self._scaler, self._deadlines = pump, scaler, deadlines
+        self._scheduler, self._recorder = scheduler, recorder
 
     # what instances tell ------------------------------------------------------------------------------------------
     def ready(self, instance: Instance, at: float) -> None:
@@ -129,8 +107,7 @@ class Settle:
         else:
             task = running.task
             line = Line(task.id, task.pipeline, function, task.attempts + 1, at, _stream(stream), text)
-        self._lines.append(line)
-        self._flush_soon(urgent=False)
+        self._recorder.keep(line)
 
     def gone(self, instance: Instance, exit: Exit) -> None:  # noqa: A002 - the protocol's word
         """Conclude what an instance took with it."""
@@ -155,8 +132,7 @@ class Settle:
         member.fleet.running -= len(member.busy)
         member.busy.clear()
         if not member.reads and not exit.killed and exit.detail:
-            self._lines.append(Line(0, "", instance.blueprint.function, 0, plant.wall(), "stderr", exit.detail))
-        self._flush_soon(urgent=False)
+            self._recorder.keep(Line(0, "", instance.blueprint.function, 0, plant.wall(), "stderr", exit.detail))
         self._pump.wake()
         self._look_quiet()
 
@@ -241,7 +217,7 @@ class Settle:
         elif state is State.DEAD:
             counts.dead += 1
         if task.durable or state is not State.QUEUED:  # a call that runs again has still left no trace
-            self.write(attempt)
+            self._recorder.write(attempt)
         self.look_empty(pipe)
 
     def look_empty(self, pipe: Pipe) -> None:
@@ -258,168 +234,12 @@ class Settle:
         elif running.task.pipeline in plant.admission.pipelines:
             plant.admission.hold(running.task.pipeline, until)
 
-    # writing ------------------------------------------------------------------------------------------------------
-    def write(self, attempt: Attempt) -> None:
-        """Let an outcome be written with the next batch."""
-        self._pending.append(attempt)
-        self._flush_soon(urgent=attempt.task.id in self._waiters or len(self._pending) >= LARGE_BATCH)
-
-    def uncommitted(self) -> set[int]:
-        """Return the ids of tasks whose outcome the store does not know yet."""
-        return {attempt.task.id for attempt in self._pending} | {attempt.task.id for attempt in self._writing}
-
-    def pends(self, task_id: int) -> bool:
-        """Say whether the store is about to hear of a task."""
-        return any(one.task.id == task_id for batch in (self._pending, self._writing) for one in batch)
-
-    async def catch_up(self) -> None:
-        """Return when all outcomes that there are now are in the store."""
-        batch = self._pending or self._writing
-        if batch:
-            await self.wait_for(batch[-1].task.id)
-
-    def wait_for(self, task_id: int) -> asyncio.Future[None]:
-        """Return a future that is done when the next outcome of a task is in the store."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(task_id, []).append(future)
-        if any(attempt.task.id == task_id for attempt in self._pending):
-            self._flush_soon(urgent=True)
-        return future
-
-    def forget(self, task_id: int, future: asyncio.Future[None]) -> None:
-        """Wait no more."""
-        waiters = self._waiters.get(task_id)
-        if waiters is not None and future in waiters:
-            waiters.remove(future)
-            if not waiters:
-                del self._waiters[task_id]
-
     async def nothing_runs(self, timeout: float) -> None:
         """Return when no attempt runs any more, or when `timeout` seconds are over."""
         if self._plant.running:
             self._quiet = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._quiet], timeout=timeout)
             self._quiet = None
-
-    async def drain(self) -> None:
-        """Write all that is pending and return when it is in the store."""
-        while self._dirty or self._flusher is not None:
-            self._flush_soon(urgent=True)
-            if self._flusher is not None:
-                await asyncio.shield(self._flusher)
-        for timer in (self._linger, self._noting):
-            if timer is not None:
-                timer.cancel()
-
-    def _flush_soon(self, *, urgent: bool) -> None:
-        if self._flusher is not None:
-            return
-        loop = asyncio.get_running_loop()
-        if urgent:
-            if self._linger is not None:
-                self._linger.cancel()
-                self._linger = None
-            self._flusher = loop.create_task(self._flush())
-        elif self._linger is None:
-            self._linger = loop.call_later(LINGER, self._linger_over)
-
-    def _linger_over(self) -> None:
-        self._linger = None
-        self._flush_soon(urgent=True)
-
-    async def _flush(self) -> None:
-        """Write batch after batch, each with what came while the one before was written."""
-        try:
-            while self._dirty:
-                self._writing, self._pending = self._pending, []
-                lines, self._lines = self._lines, []
-                await self._write_batch(lines)
-                if self._notes:
-                    await self._write_notes()
-                done, self._writing = self._writing, []
-                self._scheduler.written(done)
-                for attempt in done if self._waiters else ():
-                    for future in self._waiters.pop(attempt.task.id, ()):
-                        if not future.done():
-                            future.set_result(None)
-                if len(self._pending) < LARGE_BATCH and not self._urgent():
-                    break
-        finally:
-            self._flusher = None
-            if self._dirty:
-                self._flush_soon(urgent=False)
-
-    @property
-    def _dirty(self) -> bool:
-        return bool(self._pending or self._lines or self._notes)
-
-    def _urgent(self) -> bool:
-        if self._notes:
-            return True
-        return bool(self._waiters) and any(attempt.task.id in self._waiters for attempt in self._pending)
-
-    async def _write_batch(self, lines: list[Line]) -> None:
-        """Write outcomes, for as long as it takes: they must not be lost while the server lives."""
-        store, project = self._plant.store, self._plant.project_id
-        while self._writing:
-            try:
-                await store.record(project, self._writing)
-                break
-            except (DiskFull, Unavailable) as error:
-                log.warning("%d outcomes wait to be written: %s", len(self._writing), error)
-                await asyncio.sleep(RETRY_PAUSE)
-            except Fenced as error:
-                log.critical("Another server has taken over. This one starts and takes nothing more: %s", error)
-                self._plant.accepting = False
-                self._pump.halt()
-                break
-        if lines:
-            try:
-                await store.write_output(project, lines)
-                self.told.ring()
-            except PenstockError as error:
-                log.warning("Output of tasks was not kept: %s", error)
-
-    # starts that are written down -----------------------------------------------------------------------------------
-    def note_start(self, attempt: int) -> asyncio.Future[None]:
-        """Write that an attempt runs; the future is done when the store knows."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._notes.append((attempt, future))
-        self._flush_soon(urgent=True)
-        return future
-
-    def note_later(self) -> None:
-        """See to it that tasks which run for long are written down as running."""
-        if self._noting is None:
-            self._noting = asyncio.get_running_loop().call_later(KNOWN_AFTER, self._note_long)
-
-    def _note_long(self) -> None:
-        self._noting = None
-        before = self._plant.clock() - KNOWN_AFTER
-        for attempt, running in self._plant.running.items():
-            if running.sent > before:
-                break
-            if attempt > self._noted:
-                self._noted = attempt
-                self._notes.append((attempt, None))
-        if self._notes:
-            self._flush_soon(urgent=False)
-        if self._plant.running:
-            self.note_later()
-
-    async def _write_notes(self) -> None:
-        """Write starts, after the outcomes before them and only of what still runs: so the order is that of events."""
-        notes, self._notes = self._notes, []
-        running = [self._plant.running[attempt] for attempt, _ in notes if attempt in self._plant.running]
-        tasks = [one.task for one in running if one.task.durable and not one.outcome_given]
-        if tasks:
-            try:
-                await self._plant.store.note_starts(self._plant.project_id, tasks)
-            except PenstockError as error:
-                log.warning("That %d tasks run could not be written down: %s", len(tasks), error)
-        for _, future in notes:
-            if future is not None and not future.done():
-                future.set_result(None)
 
 
 def _error(kind: str, message: str) -> bytes:

@@ -431,7 +431,7 @@ class World:
 
     async def _finish(self) -> None:
         """Let idle instances go, look into the engine and the store, and stop the server."""
-        await self._ask(self.engine.settle.drain())
+        await self._ask(self.engine.recorder.drain())
         await asyncio.sleep(30.0)
         self._check_rest()
         for task in self.diary.tasks:

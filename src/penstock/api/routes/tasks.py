@@ -23,7 +23,7 @@ async def task_page(
 ) -> Response:
     """Answer with tasks, newest first."""
     at = None if before is None else task_id_of(before)
-    await engine.settle.catch_up()
+    await engine.recorder.catch_up()
     while True:
         found = await _read(engine, pipeline, state, at, limit)
         running = engine.plant.running_tasks()

@@ -119,7 +119,7 @@ async def list_logs(
         return [(position, line_view(position, line)) for position, line in lines]
 
     async def look(place: int, wait: float) -> list[tuple[int, View]]:
-        told = engine.settle.told
+        told = engine.recorder.told
         rung = told.rung
         lines = await read(place, PAGE)
         if not lines:
