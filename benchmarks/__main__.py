@@ -15,7 +15,19 @@ from pathlib import Path
 from benchmarks.harness import ROOT, program_stops
 from benchmarks.table import Line, page
 
-PROGRAMS = ("limits", "throughput", "latency", "coldstart", "idle", "store", "instances")
+PROGRAMS = (
+    "limits",
+    "pipelines",
+    "blocked",
+    "admission",
+    "scale",
+    "throughput",
+    "latency",
+    "coldstart",
+    "idle",
+    "store",
+    "instances",
+)
 PAGE = ROOT / "docs" / "benchmarks.md"
 
 

@@ -62,8 +62,8 @@ def measure(quick: bool) -> list[Figure]:
         stack.close()  # which also stops the receiver
     if len(arrivals) < pipelines * each:
         raise RuntimeError(f"{pipelines * each} calls were made, and the receiver got {len(arrivals)}")
-    starts = _by_pipeline([(number, start) for number, start, _ in rows])
-    return [*_held(starts, _by_pipeline(arrivals)), *_used(starts, sent), _cpu_figure(share)]
+    starts = by_pipeline([(number, start) for number, start, _ in rows])
+    return [*_held(starts, by_pipeline(arrivals)), *_used(starts, sent), _cpu_figure(share)]
 
 
 def _warm_up(server: Server) -> None:
@@ -113,7 +113,8 @@ def utilisation(moments: Sequence[float], rate: int) -> float:
     return min(whole, steady)
 
 
-def _by_pipeline(rows: Sequence[tuple[int, float]]) -> Moments:
+def by_pipeline(rows: Sequence[tuple[int, float]]) -> Moments:
+    """Return the ordered moments of each pipeline, from (number of the task, moment)."""
     found: Moments = defaultdict(list)
     for number, moment in rows:
         if number >= 0:

@@ -73,6 +73,13 @@ async def nap(event: dict[str, Any], context: Any) -> None:  # noqa: ARG001
     record(event["i"], start)
 
 
+async def refused(event: dict[str, Any], context: Any) -> None:  # noqa: ARG001
+    """Meet a service that asks for ten minutes of patience."""
+    from penstock import Throttled  # noqa: PLC0415 - peers run this file without it
+
+    raise Throttled(retry_after=600)
+
+
 _sockets: dict[int, socket.socket] = {}
 
 

@@ -117,11 +117,12 @@ class Bench:
             for start in admitted.starts:
                 self._begin(start)
             begun += admitted.starts
-            if len(admitted.starts) < 7 and not reserved:
-                break
-        moment = self.admission.next_wakeup()
-        assert moment is None or moment > self.now
-        return begun
+            moment = self.admission.next_wakeup()
+            if not reserved and (moment is None or moment > self.now):
+                return begun
+            assert admitted.full or admitted.passed >= 7 or reserved, (
+                "nothing was left over, and yet it wants to be called"
+            )
 
     def _begin(self, start: Start) -> None:
         task, name, chance = start.task, start.task.pipeline, self.chance
@@ -679,3 +680,28 @@ def test_a_start_takes_from_all_its_limits_or_from_none() -> None:
     pipeline: Pipeline = bench.admission.pipelines["p"]
     assert [gate.in_use for gate in pipeline.gates] == [0, 0, 0]
     assert bench.admission.slots["f"].free == 10
+
+
+# bounded calls --------------------------------------------------------------------------------------------------------
+def test_one_call_does_a_bounded_amount_of_work() -> None:
+    """However many may go at once: pipelines that move from one queue to another, tasks that expire."""
+    bench = Bench()
+    bench.limit("narrow", (RateSpec(1, 10.0),))
+    for n in range(500):
+        bench.pipeline(f"p{n}", limits=("narrow",))
+        bench.send(f"p{n}")
+    bench.pipeline("old")
+    bench.send("old", 500, age=5.0)
+    bench.admit()
+    bench.provide(10)
+    bench.now += 6.0
+    calls = 0
+    while (moment := bench.admission.next_wakeup()) is not None and moment <= bench.now:
+        admitted = bench.admission.admit(bench.now, bench.wall, 20)
+        work = len(admitted.starts) + len(admitted.expired) + admitted.moves
+        assert work <= 20
+        assert admitted.passed <= 20
+        bench.expired += admitted.expired
+        calls += 1
+    assert calls >= 50
+    assert len(bench.expired) == 500

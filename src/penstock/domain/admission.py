@@ -7,6 +7,7 @@ Moments are monotonic seconds; `wall` is the wall clock at the same moment and s
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from math import inf
 
 from penstock.domain.fairness import ALONE, TIERS, WaitQueue
@@ -228,14 +229,16 @@ class Admission:
 
     # decisions ----------------------------------------------------------------------------------------------------
     def admit(self, now: float, wall: float, most: int = 512) -> Admitted:
-        """Decide which tasks start now, at most about `most` of them."""
-        result = Admitted()
+        """Decide which tasks start now, in at most about `most` turns: a call takes a few milliseconds at most.
+
+        What is left over is there at the next call, which `next_wakeup` asks for at once."""
+        result = Admitted(most)
         self._pass_moments(now, wall, result)
-        while len(result.starts) < most:
+        while not result.full:
             if self._places.open:
                 gate = next(iter(self._places.open))
                 del self._places.open[gate]
-                self._serve(gate, now, wall, result, most)
+                self._serve(gate, now, wall, result)
             else:
                 pipeline = self._places.ready.pop()
                 if pipeline is None:
@@ -261,7 +264,8 @@ class Admission:
 
     # places -------------------------------------------------------------------------------------------------------
     def _pass_moments(self, now: float, wall: float, result: Admitted) -> None:
-        for thing, ticket in self._places.moments.pass_by(now):
+        for thing, ticket in islice(self._places.moments.pass_by(now), result.most):
+            result.passed += 1
             if isinstance(thing, Gate):
                 thing.wakes_at = inf
                 self._places.opened(thing)
@@ -274,11 +278,11 @@ class Admission:
                 self._expire(thing, wall, result)
                 self._places.set_alarm(thing, now, wall)
 
-    def _serve(self, gate: Door, now: float, wall: float, result: Admitted, most: int) -> None:
+    def _serve(self, gate: Door, now: float, wall: float, result: Admitted) -> None:
         ring = gate.waiters
         if ring is None:
             return
-        while len(result.starts) < most:
+        while not result.full:
             pipeline = self._places.elder.pipeline
             if pipeline is not None and pipeline.place is WAITING and pipeline.waits_at is gate:
                 ring.leave(pipeline)
@@ -310,7 +314,7 @@ class Admission:
             pipeline.credit += self._typical * pipeline.weight
         self._expire(pipeline, wall, result)
         while (task := queue.head()) is not None:
-            if not gratis and pipeline.credit < task.cost:
+            if result.full or (not gratis and pipeline.credit < task.cost):
                 pipeline.place, pipeline.waits_at = (READY, None) if via is None else (WAITING, via)
                 ring.push(pipeline)
                 return None
@@ -324,6 +328,7 @@ class Admission:
                 pipeline.resumes = pipeline.credit >= task.cost
                 called = gate is via or self._places.keep(pipeline, gate, via, at, now)
                 self._look_hungry(pipeline)
+                result.moves += 1
                 self._places.block(pipeline, gate, at, now, wall, called=called)
                 return gate
             result.starts.append(self._start(pipeline, now))
@@ -380,7 +385,7 @@ class Admission:
         return task
 
     def _expire(self, pipeline: Pipeline, wall: float, result: Admitted) -> None:
-        while (task := pipeline.queue.head()) is not None and task.expires <= wall:
+        while (task := pipeline.queue.head()) is not None and task.expires <= wall and not result.full:
             result.expired.append(self._pop(pipeline))
 
     def _fed(self, pipeline: Pipeline) -> None:

@@ -88,8 +88,20 @@ class Start:
 
 @dataclass(slots=True)
 class Admitted:
-    """Report what one call of `admit` decided: starts, tasks past their age, and tasks that could never start."""
+    """Report what one call of `admit` decided: starts, tasks past their age, and tasks that could never start.
 
+    `most` bounds what one call does. `moves` counts pipelines that had a turn and went to wait elsewhere, `passed` the
+    moments that were reached.
+    """
+
+    most: int
     starts: list[Start] = field(default_factory=list)
     expired: list[Task] = field(default_factory=list)
     impossible: list[tuple[Task, str]] = field(default_factory=list)
+    moves: int = 0
+    passed: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Say whether the call has done as much as it may."""
+        return len(self.starts) + len(self.expired) + len(self.impossible) + self.moves >= self.most
