@@ -705,3 +705,28 @@ def test_one_call_does_a_bounded_amount_of_work() -> None:
         calls += 1
     assert calls >= 50
     assert len(bench.expired) == 500
+
+
+# another head ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("change", ["a more urgent one comes", "it is cancelled"])
+def test_a_pipeline_that_waits_for_a_dear_task_goes_on_with_a_cheap_one(shared: bool, change: str) -> None:
+    bench = Bench()
+    tokens = RateSpec(100, 10.0, "window", 100, 0.0, "cost")
+    if shared:
+        bench.limit("tokens", (tokens,))
+        bench.pipeline("p", limits=("tokens",))
+    else:
+        bench.pipeline("p", rates=(tokens,))
+    bench.provide(10)
+    bench.send("p", cost=50)
+    assert len(bench.admit()) == 1
+    bench.send("p", cost=100)
+    bench.send("p", cost=50)
+    assert bench.admit() == []
+    if change == "it is cancelled":
+        dear = bench.waiting["p"].pop(0)
+        assert bench.admission.withdraw_task("p", dear.id) is dear
+    else:
+        bench.send("p", cost=50, priority=1)
+    assert len(bench.admit()) == 1

@@ -135,12 +135,12 @@ class Admission:
         """Let new tasks of one pipeline wait; those for which memory has no room stay in the store only."""
         pipeline = self.pipelines[name]
         queue = pipeline.queue
-        before = queue.bytes
+        before, head = queue.bytes, queue.head()
         most = self._most if self._bytes < self._memory else FRUGAL
         for task in tasks:
             queue.offer(task, most)
         self._bytes += queue.bytes - before
-        self._fed(pipeline)
+        self._fed(pipeline, head)
 
     def left_behind(self, name: str) -> None:
         """Take note that the store has tasks of a pipeline of which none are in memory."""
@@ -158,10 +158,10 @@ class Admission:
         """Let tasks that have been out wait again, each at its old place in its queue."""
         for task in tasks:
             pipeline = self.pipelines[task.pipeline]
-            before = pipeline.queue.bytes
+            before, head = pipeline.queue.bytes, pipeline.queue.head()
             pipeline.queue.put_back(task)
             self._bytes += pipeline.queue.bytes - before
-            self._fed(pipeline)
+            self._fed(pipeline, head)
 
     def page_in(self, name: str, tasks: list[Task], upto: tuple[int, int] | None) -> None:
         """Take in the page of the store that a hungry pipeline waited for."""
@@ -174,9 +174,10 @@ class Admission:
     def withdraw_task(self, name: str, task_id: int) -> Task | None:
         """Take a waiting task out (it is cancelled); None if it is not in memory."""
         pipeline = self.pipelines[name]
-        before = pipeline.queue.bytes
+        before, head = pipeline.queue.bytes, pipeline.queue.head()
         task = pipeline.queue.remove(task_id)
         self._bytes += pipeline.queue.bytes - before
+        self._fed(pipeline, head)
         return task
 
     def started(self, start: Start, at: float) -> None:
@@ -388,8 +389,11 @@ class Admission:
         while (task := pipeline.queue.head()) is not None and task.expires <= wall and not result.full:
             result.expired.append(self._pop(pipeline))
 
-    def _fed(self, pipeline: Pipeline) -> None:
-        if pipeline.place is IDLE and len(pipeline.queue):
+    def _fed(self, pipeline: Pipeline, head: Task | None = None) -> None:
+        """Find a place for a pipeline that has tasks; one whose `head` so far is no longer the next one tries again."""
+        if head is not None and pipeline.queue.head() is not head:
+            self._places.reconsider(pipeline)
+        elif pipeline.place is IDLE and len(pipeline.queue):
             if pipeline.rates or pipeline.concurrency is not None:
                 self.own_gate(pipeline)
             self._places.make_ready(pipeline)

@@ -51,6 +51,13 @@ class Places:
         pipeline.place, pipeline.waits_at = READY, None
         self.ready.push(pipeline)
 
+    def reconsider(self, pipeline: Pipeline) -> None:
+        """Let a blocked pipeline try again: it has another head now, which may cost less."""
+        if pipeline.place is MOMENT or pipeline.place is OWN:
+            self.make_ready(pipeline)
+        elif pipeline.waits_at is not None:
+            self.opened(pipeline.waits_at)
+
     def leave(self, pipeline: Pipeline) -> None:
         """Take a pipeline out of wherever it is."""
         self.retire_elder(pipeline)
