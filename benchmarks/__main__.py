@@ -20,6 +20,7 @@ PROGRAMS = (
     "pipelines",
     "blocked",
     "admission",
+    "fairness",
     "scale",
     "throughput",
     "latency",
