@@ -98,6 +98,24 @@ def test_delay_and_moment(server: Server, name: str) -> None:
     assert server.wait(past)["state"] == "done"
 
 
+def test_a_task_that_has_not_started_in_time_ends_as_expired(server: Server, blocked: str) -> None:
+    urgent, later, patient = (
+        send(server, blocked, [{"expires_after": "100ms"}, {"delay": "50ms", "expires_after": 0.1}, {}]).json()["ids"]
+    )  # fmt: skip
+    for task in (urgent, later):
+        ended = server.wait(task)
+        assert (ended["state"], ended["outcome"], ended["attempts"]) == ("expired", "expired", 0)
+        assert "had not started" in ended["error"]["message"]
+    lines = b'{"expires_after": "1h"}\n{"delay": "1h", "expires_after": "30d"}'
+    soon, bounded = send(server, blocked, lines, **LINES).json()["ids"]
+    shown = server.get(f"/v1/tasks/{soon}").json()
+    waits = datetime.fromisoformat(shown["expires"]) - datetime.fromisoformat(shown["created"])
+    assert waits == timedelta(hours=1)
+    shown = server.get(f"/v1/tasks/{bounded}").json()  # max_age is two weeks, and counts from when it is due
+    assert datetime.fromisoformat(shown["expires"]) - datetime.fromisoformat(shown["due"]) == timedelta(days=14)
+    assert server.get(f"/v1/tasks/{patient}").json()["state"] == "queued"
+
+
 @pytest.mark.parametrize(
     ("task", "says"),
     [
@@ -111,6 +129,8 @@ def test_delay_and_moment(server: Server, name: str) -> None:
         (b'{"payload": 1, "at": "2035-01-01T00:00:00"}', "time zone"),
         (b'{"payload": 1, "at": "tomorrow"}', "at"),
         (b'{"payload": 1, "delay": "500d"}', "a year at most"),
+        (b'{"payload": 1, "expires_after": "soon"}', "expires_after is wrong: 'soon' is not a duration"),
+        (b'{"payload": 1, "expires_after": 0}', "could never start"),
         (b'{"payload": 1, "cost": 0}', ".cost`"),
         (b'{"payload": 1, "cost": 1e999}', ".cost`"),
         (b'{"payload": 1, "priority": 1.5}', ".priority`"),

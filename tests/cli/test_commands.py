@@ -26,9 +26,12 @@ def ids_for(asked: Asked) -> Answer:
 class TestSend:
     def test_one_prints_its_id(self, run: Run, server: ScriptedServer) -> None:
         server.otherwise = ids_for
-        result = run("send", "customer-a", '{"n": 1}', "--delay", "10s", "--key", "k", "--priority", "-2")
+        options = ("--delay", "10s", "--key", "k", "--priority", "-2", "--expires-after", "30s")
+        result = run("send", "customer-a", '{"n": 1}', *options)
         assert (result.exit_code, result.stdout) == (0, "0" * 16 + "\n")
-        assert server.asked[0].json() == {"payload": {"n": 1}, "delay": "10s", "key": "k", "priority": -2}
+        assert server.asked[0].json() == {
+            "payload": {"n": 1}, "delay": "10s", "key": "k", "priority": -2, "expires_after": "30s",
+        }  # fmt: skip
 
     def test_a_payload_from_a_file_and_from_stdin(self, run: Run, server: ScriptedServer, here: Path) -> None:
         server.otherwise = ids_for

@@ -46,13 +46,16 @@ class TestSending:
     def test_send_describes_the_task(self, client: Client, server: ScriptedServer) -> None:
         server.otherwise = ids_for
         at = datetime(2026, 11, 20, 20, 0, tzinfo=timezone(timedelta(hours=1)))
-        task = client.pipeline("a/b ü").send({"n": 1}, delay=timedelta(seconds=90), at=at, cost=2.5, priority=3)
+        task = client.pipeline("a/b ü").send(
+            {"n": 1}, delay=timedelta(seconds=90), at=at, cost=2.5, priority=3, expires_after="30s"
+        )
         assert task == "0" * 16
         (asked,) = server.asked
         assert (asked.method, asked.path) == ("POST", "/v1/pipelines/a%2Fb%20%C3%BC/tasks")
         assert asked.headers["authorization"] == "Bearer sesame"
         assert asked.json()["payload"] == {"n": 1}
         assert asked.json()["delay"] == 90
+        assert asked.json()["expires_after"] == "30s"
         assert datetime.fromisoformat(asked.json()["at"]) == at
         assert (asked.json()["cost"], asked.json()["priority"]) == (2.5, 3)
         assert "key" not in asked.json()

@@ -126,6 +126,35 @@ def test_delayed_tasks_are_due_in_order_and_wait_once_promoted(world: World) -> 
     world.run(body)
 
 
+def test_tasks_that_must_start_by_a_moment_are_found_in_its_order_until_they_have(world: World) -> None:
+    async def body(store: Store) -> None:
+        project = await store.project("default")
+        moments = {1: 5.0, 2: 3.0, 3: None, 4: 3.0, 5: 0.1234567, 6: 9.0, 7: 4.0}
+        sent = [
+            task(n, "ab"[n % 2], due=NOW + 2 if n == 6 else None, start_by=None if after is None else NOW + after)
+            for n, after in moments.items()
+        ]
+        await store.enqueue(project, sent)
+        found = await store.expiring(project, None, 99)
+        assert [(each.id, each.start_by) for each in found] == [
+            (n, NOW + (moments[n] or 0.0)) for n in (5, 2, 4, 7, 1, 6)
+        ]
+        assert [each.state for each in found] == [State.QUEUED] * 5 + [State.DELAYED]
+        assert ids(await store.expiring(project, (NOW + 3.0, 2), 2)) == [4, 7]
+        (waiting,) = await store.waiting(project, "a", (0, 1), 1, 99)
+        assert (waiting.id, waiting.start_by) == (2, NOW + 3.0)
+        await store.note_starts(project, [sent[0]])
+        await store.record(project, [ended(sent[1], Outcome.THROTTLED, State.QUEUED), done(sent[3])])
+        await store.promote(project, [6])
+        assert ids(await store.expiring(project, None, 99)) == [5, 7, 6]
+        await store.recover(project)
+        assert await store.discard(project, "b", (State.QUEUED,)) == 4
+        assert ids(await store.expiring(project, None, 99)) == [6]
+        assert {each.id: each.start_by for each in await store.tasks(project)}[2] is None
+
+    world.run(body)
+
+
 def test_known_keys_are_not_written_again(world: World) -> None:
     async def body(store: Store) -> None:
         project = await store.project("default")

@@ -25,6 +25,7 @@ sends = st.tuples(
             st.integers(-1, 1),  # priority
             st.none() | st.sampled_from(("k", "l", "m")),
             st.none() | st.integers(0, 9),  # due
+            st.none() | st.integers(0, 9),  # start by
         ),
         min_size=1, max_size=8,
     ),
@@ -92,11 +93,17 @@ class Play:
         self.project = project
         self.model = model
 
-    async def send(self, wanted: list[tuple[str, int, str | None, int | None]]) -> None:
+    async def send(self, wanted: list[tuple[str, int, str | None, int | None, int | None]]) -> None:
         model = self.model
         tasks = [
-            model.new(pipeline, priority=priority, key=key, due=None if due is None else NOW + due)
-            for pipeline, priority, key, due in wanted
+            model.new(
+                pipeline,
+                priority=priority,
+                key=key,
+                due=None if due is None else NOW + due,
+                start_by=None if start_by is None else NOW + start_by,
+            )
+            for pipeline, priority, key, due, start_by in wanted
         ]
         known: dict[int, int] = {}
         for place, each in enumerate(tasks):
@@ -115,6 +122,7 @@ class Play:
             outcome = Outcome.OK if state is State.DONE else Outcome.ERROR
             due = NOW + at if state is State.DELAYED else None
             row.task.attempts += 1
+            row.task.start_by = None
             row.task.due = due or row.task.due
             attempts.append(ended(row.task, outcome, state, due=due, finished=NOW + at))
             row.state, row.outcome = state, outcome
@@ -134,7 +142,7 @@ class Play:
     async def start(self, numbers: list[int]) -> None:
         rows = self.model.pick(numbers, State.QUEUED)
         for row in rows:
-            row.state = State.RUNNING
+            row.state, row.task.start_by = State.RUNNING, None
         await self.store.note_starts(self.project, [row.task for row in rows])
 
     async def promote(self, numbers: list[int]) -> None:
@@ -195,6 +203,8 @@ class Play:
             assert ids(listed) == [n for n in named if n < middle][:3]
         delayed = sorted((r.task.due, n) for n, r in rows.items() if r.state is State.DELAYED)
         assert [(each.due, each.id) for each in await self.store.due(self.project, NOW + 99, None, 999)] == delayed
+        late = sorted((r.task.start_by, n) for n, r in rows.items() if r.task.start_by is not None)
+        assert [(each.start_by, each.id) for each in await self.store.expiring(self.project, None, 999)] == late
         for each in await self.store.tasks(self.project, limit=999):
             row = rows[each.id]
             assert (each.state, each.outcome, each.finished) == (row.state, row.outcome, row.finished)

@@ -315,7 +315,7 @@ def test_a_pipeline_whose_waiting_task_was_withdrawn_is_there_for_the_next() -> 
     bench.send("p", 2)
     bench.run(0.1)
     (waiting,) = bench.waiting["p"]
-    assert bench.admission.withdraw_task("p", waiting.id) is waiting
+    assert bench.admission.withdraw("p", [waiting.id]) == [waiting]
     bench.waiting["p"].clear()
     bench.run(5)
     bench.send("p", 1)
@@ -355,7 +355,7 @@ def disturb(bench: Bench, cost: bool = False) -> None:
             admission.hold_limit(rng.choice(list(admission.gates)), bench.now + rng.uniform(0, 2))
     elif bench.waiting[name]:
         task = rng.choice(bench.waiting[name])
-        assert admission.withdraw_task(name, task.id) is task
+        assert admission.withdraw(name, [task.id]) == [task]
         bench.waiting[name].remove(task)
 
 
@@ -726,7 +726,7 @@ def test_a_pipeline_that_waits_for_a_dear_task_goes_on_with_a_cheap_one(shared: 
     assert bench.admit() == []
     if change == "it is cancelled":
         dear = bench.waiting["p"].pop(0)
-        assert bench.admission.withdraw_task("p", dear.id) is dear
+        assert bench.admission.withdraw("p", [dear.id]) == [dear]
     else:
         bench.send("p", cost=50, priority=1)
     assert len(bench.admit()) == 1

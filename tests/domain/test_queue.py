@@ -110,8 +110,9 @@ class Paging(RuleBasedStateMachine):
     def cancel(self, place: int) -> None:
         tasks = self.queue.tasks()
         task = tasks[place % len(tasks)]
-        assert self.queue.remove(task.id) is task
-        assert self.queue.remove(task.id) is None
+        taken = self.queue.remove({task.id, 1 << 40})
+        assert taken == [task]
+        assert self.queue.remove({task.id}) == []
         self.stored.pop(task.id, None)
         self.waiting.remove(task.id)
 
@@ -195,6 +196,6 @@ def test_what_is_taken_out_of_the_store_while_a_page_is_read_does_not_come_in_wi
     queue.more = True
     page = [Task(number, "p", b"", created=0, expires=1e9) for number in (1, 2, 3)]
     queue.ask_page()
-    assert queue.remove(2) is None
+    assert queue.remove([2]) == []
     queue.page_in(page, None)
     assert [task.id for task in queue.tasks()] == [1, 3]

@@ -13,6 +13,7 @@ from penstock.domain.limits import Gate, Rate
 from penstock.domain.task import Outcome
 from penstock.engine import settle
 from penstock.engine.deadlines import Deadlines
+from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
 from penstock.engine.recorder import Recorder
 from penstock.engine.scaler import Scaler
@@ -128,6 +129,21 @@ def give_ids_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Intake, "open", lambda self, epoch: None)
 
 
+def expire_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let only the heads of queues expire."""
+    monkeypatch.setattr(Expiry, "watch", lambda self, moment: None)
+
+
+def start_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Intake._task
+
+    def patient(self: Intake, name: str, item: Any, wall: float, expires: float) -> Any:
+        item.expires_after = item.expires_after and item.expires_after + 5.0
+        return send(self, name, item, wall, expires)
+
+    monkeypatch.setattr(Intake, "_task", patient)
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
@@ -141,6 +157,8 @@ def give_ids_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         (ignore_retry_after, "is held until"),
         (watch_no_timeout, "still has"),
         (give_ids_twice, ""),
+        (expire_late, "it expired at"),
+        (start_late, "had to be by"),
     ],
 )
 def test_a_broken_engine_is_caught(

@@ -17,6 +17,10 @@ _TASK: Final = {
         "key": {"description": "Sending the same key again makes no second task.", "type": "string", "maxLength": 256},
         "cost": {"description": "What it takes from limits that meter cost.", "type": "number", "default": 1},
         "priority": {"description": "Higher goes first.", "type": "integer", "default": 0},
+        "expires_after": {
+            "description": "How long it may wait for its start, such as 30s, or seconds; then it ends as expired.",
+            "type": ["string", "number"],
+        },
     },
     "example": {"payload": {"customer": 42}, "delay": "10s", "key": "order-4711"},
 }

@@ -39,6 +39,7 @@ class Task(msgspec.Struct, forbid_unknown_fields=True):
     key: Annotated[str, Meta(min_length=1, max_length=MOST_KEY)] | None = None
     cost: Annotated[float, Meta(gt=0, le=1e12)] = 1.0
     priority: Annotated[int, Meta(ge=-(2**31), le=2**31)] = 0
+    expires_after: str | float | None = None
 
 
 _one: Final = msgspec.json.Decoder(Task)
@@ -96,7 +97,7 @@ async def _read_lines(body: bytes, wall: float) -> list[Item]:
 def _items(tasks: Iterable[Task], first: int, wall: float) -> list[Item]:
     items = []
     for position, task in enumerate(tasks, first):
-        if task.delay is None and task.at is None:
+        if task.delay is None and task.at is None and task.expires_after is None:
             items.append(Item(bytes(task.payload), None, task.key, task.cost, task.priority))
         else:
             items.append(_item(task, f"Task {position}: ", wall))
@@ -105,7 +106,8 @@ def _items(tasks: Iterable[Task], first: int, wall: float) -> list[Item]:
 
 def _item(task: Task, where: str, wall: float) -> Item:
     due = None if task.delay is None and task.at is None else _due(task, where, wall)
-    return Item(bytes(task.payload), due, task.key, task.cost, task.priority)
+    expires_after = None if task.expires_after is None else _start_deadline(task.expires_after, where)
+    return Item(bytes(task.payload), due, task.key, task.cost, task.priority, expires_after)
 
 
 def _due(task: Task, where: str, wall: float) -> float | None:
@@ -120,6 +122,17 @@ def _due(task: Task, where: str, wall: float) -> float | None:
         return wall + parse_duration(task.delay)
     except UnitError as error:
         raise BadRequest(f"{where}delay is wrong: {error}.") from error
+
+
+def _start_deadline(written: str | float, where: str) -> float:
+    """Return how long a task may wait for its start, in seconds. Raises `BadRequest`."""
+    try:
+        seconds = parse_duration(written)
+    except UnitError as error:
+        raise BadRequest(f"{where}expires_after is wrong: {error}.") from error
+    if seconds <= 0:
+        raise BadRequest(f"{where}expires_after must be more than nothing: such a task could never start.")
+    return seconds
 
 
 def _check_number(tasks: int) -> None:

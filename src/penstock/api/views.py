@@ -156,7 +156,7 @@ def task_view(engine: Engine, stored: StoredTask, running: Collection[int] | Non
         "key": stored.key,
         "created": moment(stored.created),
         "due": moment(stored.due) if state is State.DELAYED else None,
-        "expires": None if ended else moment(stored.expires),
+        "expires": None if ended else moment(stored.start_by or stored.expires),
         "started": moment(stored.started),
         "finished": moment(stored.finished),
         "version": stored.version or None,

@@ -52,6 +52,9 @@ def send(
     key: Annotated[str | None, typer.Option(help="Sending the same key again makes no second task.")] = None,
     cost: Annotated[float | None, typer.Option(help="What it takes from limits that meter cost.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
+    expires_after: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Let it end as expired if it has not started by then.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended; exit code 1 if it failed.")] = False,
     ids: Annotated[bool, typer.Option("--ids", help="With --many, print the tasks' ids, not their number.")] = False,
     patience: Annotated[
@@ -62,14 +65,16 @@ def send(
 ) -> None:
     """Put a task, or many, into a pipeline. What is printed is on the server's disk."""
     if many:
-        if wait or any(option is not None for option in (delay, at, key, cost, priority)):
+        if wait or any(option is not None for option in (delay, at, key, cost, priority, expires_after)):
             raise Refused("--many goes with a payload a line, and with none of the options of one task.", Exit.USAGE)
         with connect(ctx, patience or 0.0) as client:
             _send_many(client.pipeline(pipeline), payload, ids=ids, as_json=as_json)
         return
     content = read_payload(payload)
     with connect(ctx, patience or 0.0) as client:
-        sent = client.pipeline(pipeline).send(content, delay=delay, at=at, key=key, cost=cost, priority=priority)
+        sent = client.pipeline(pipeline).send(
+            content, delay=delay, at=at, key=key, cost=cost, priority=priority, expires_after=expires_after
+        )
         if wait:
             _show_ended(client.wait(sent), as_json=as_json)
         elif as_json:

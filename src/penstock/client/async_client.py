@@ -251,12 +251,13 @@ class AsyncPipelineHandle:
         key: str | None = None,
         cost: float | None = None,
         priority: int | None = None,
+        expires_after: Any = None,
     ) -> str:
         """Put one task into the pipeline and return its id; it is on the server's disk by then.
 
         See `Send` for the arguments. Raises QueueFull if there is no room.
         """
-        task = Send(payload, delay, at, key, cost, priority)
+        task = Send(payload, delay, at, key, cost, priority, expires_after)
         return await self._client._run(calls.send(self.name, task, None if key else self._client._key()))
 
     async def send_many(self, payloads: Iterable[Any] | AsyncIterable[Any], batch: int = 1000) -> list[str]:

@@ -23,7 +23,8 @@ class Send(msgspec.Struct, omit_defaults=True, kw_only=False):
 
     `delay`: seconds, a timedelta or text such as "10s"; `at`: the moment it is due (one without a time zone is local time).
     `key`: sending the same key again makes no second task. `cost`: what it takes from limits that meter cost.
-    `priority`: higher goes first.
+    `priority`: higher goes first. `expires_after`: how long it may wait for its start, written as `delay` is;
+    then it ends as expired.
     """
 
     payload: Any = None
@@ -32,10 +33,13 @@ class Send(msgspec.Struct, omit_defaults=True, kw_only=False):
     key: str | None = None
     cost: float | None = None
     priority: int | None = None
+    expires_after: float | str | timedelta | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.delay, timedelta):
             self.delay = self.delay.total_seconds()
+        if isinstance(self.expires_after, timedelta):
+            self.expires_after = self.expires_after.total_seconds()
         if isinstance(self.at, datetime) and self.at.tzinfo is None:
             self.at = self.at.astimezone()
 

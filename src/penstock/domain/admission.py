@@ -6,7 +6,7 @@ pipeline waits meanwhile is kept in `places`.
 Moments are monotonic seconds; `wall` is the wall clock at the same moment and serves for the expiry of tasks only.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from math import inf
 
@@ -171,14 +171,14 @@ class Admission:
         self._bytes += pipeline.queue.bytes - before
         self._fed(pipeline)
 
-    def withdraw_task(self, name: str, task_id: int) -> Task | None:
-        """Take a waiting task out (it is cancelled); None if it is not in memory."""
+    def withdraw(self, name: str, ids: Collection[int]) -> list[Task]:
+        """Take waiting tasks out (they are cancelled, or late); return those that were in memory."""
         pipeline = self.pipelines[name]
         before, head = pipeline.queue.bytes, pipeline.queue.head()
-        task = pipeline.queue.remove(task_id)
+        tasks = pipeline.queue.remove(ids)
         self._bytes += pipeline.queue.bytes - before
         self._fed(pipeline, head)
-        return task
+        return tasks
 
     def started(self, start: Start, at: float) -> None:
         """Date what a task took at the moment its handler started.
@@ -386,7 +386,9 @@ class Admission:
         return task
 
     def _expire(self, pipeline: Pipeline, wall: float, result: Admitted) -> None:
-        while (task := pipeline.queue.head()) is not None and task.expires <= wall and not result.full:
+        while (
+            (task := pipeline.queue.head()) is not None and (task.start_by or task.expires) <= wall and not result.full
+        ):
             result.expired.append(self._pop(pipeline))
 
     def _fed(self, pipeline: Pipeline, head: Task | None = None) -> None:

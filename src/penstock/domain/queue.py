@@ -6,6 +6,7 @@ out; what sorts behind it stays in the store once the prefix is full. `more` say
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Collection
 from typing import Final
 
 from penstock.domain.task import Task
@@ -110,15 +111,15 @@ class Queue:
         elif tasks:
             self.horizon = key_of(tasks[-1])
 
-    def remove(self, task_id: int) -> Task | None:
-        """Take a task out wherever it stands; None if it is not here."""
-        for task in self._tasks or ():
-            if task.id == task_id:
-                self._delete(task)
-                return task
-        if self._met is not None:  # the page that is awaited may still show it
-            self._met.add(task_id)
-        return None
+    def remove(self, ids: Collection[int]) -> list[Task]:
+        """Take tasks out wherever they stand; return those that were here. It looks through the queue once."""
+        if self._met is not None:  # the page that is awaited may still show them
+            self._met.update(ids)
+        removed = [task for task in self._tasks or () if task.id in ids]
+        if removed:
+            self._tasks = deque(task for task in self._tasks or () if task.id not in ids) or None
+            self.bytes -= sum(map(size_of, removed))
+        return removed
 
     def clear(self) -> list[Task]:
         """Take all tasks out; the store may still have more."""
@@ -156,13 +157,6 @@ class Queue:
             tasks.appendleft(task)
         else:
             tasks.insert(bisect_right(tasks, key, key=key_of), task)
-
-    def _delete(self, task: Task) -> None:
-        assert self._tasks is not None
-        self._tasks.remove(task)
-        self.bytes -= size_of(task)
-        if not self._tasks:
-            self._tasks = None
 
     def _evict(self) -> bool:
         assert self._tasks is not None

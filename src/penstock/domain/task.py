@@ -58,12 +58,13 @@ class Task:
     `payload` is the bytes that came in, never decoded; None means that they are on disk only. `durable` is False for a
     synchronous call, of which nothing is written before it has ended. `attempts` counts those that were charged. `apart`
     asks for an instance of its own: the task was in one that ended, and may be what ended it. `pinned` keeps it in memory:
-    it has been out, and the store may still hold it as running or delayed.
+    it has been out, and the store may still hold it as running or delayed. `start_by` is the moment by which it must have
+    started the first time; None if there is none, and once it has.
     """
 
     __slots__ = (
         "apart", "attempts", "cost", "created", "due", "durable", "expires", "id", "interruptions", "key", "payload", "pinned",
-        "pipeline", "priority", "throttles",
+        "pipeline", "priority", "start_by", "throttles",
     )  # fmt: skip
 
     def __init__(
@@ -81,12 +82,14 @@ class Task:
         durable: bool = True,
         attempts: int = 0,
         interruptions: int = 0,
+        start_by: float | None = None,
     ) -> None:
         self.id = id
         self.pipeline = pipeline
         self.payload = payload
         self.created = created
         self.expires = expires
+        self.start_by = start_by
         self.due = due
         self.priority = priority
         self.cost = cost

@@ -14,6 +14,7 @@ from penstock.domain.explain import Reason, reason
 from penstock.domain.task import ENDED, State, name_of
 from penstock.engine.configuration import Bundles, Configurer
 from penstock.engine.deadlines import Deadlines
+from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
 from penstock.engine.model import DIRECT, Plant
 from penstock.engine.pruner import Pruner
@@ -24,6 +25,7 @@ from penstock.engine.reserver import Reserver
 from penstock.engine.scaler import Scaler
 from penstock.engine.scheduler import Scheduler
 from penstock.engine.settle import Settle
+from penstock.engine.withdrawals import Withdrawals
 from penstock.store.protocol import StoredTask
 
 if TYPE_CHECKING:
@@ -59,19 +61,27 @@ class Engine:
         self.recorder = Recorder(plant)
         self.settle = Settle(plant)
         self.scheduler = Scheduler(plant)
+        self.expiry = Expiry(plant)
+        self.withdrawals = Withdrawals(plant)
         self.deadlines = Deadlines(plant, self.scaler, self.settle.give)
         self.intake = Intake(plant)
         self.reconciler = Reconciler(plant)
         self.configurer = Configurer(plant, self.reconciler, bundles, self.recorder.catch_up)
         self.reserver = Reserver(plant)
         self.pruner = Pruner(plant, keep_results)
-        self.pump.join(self.scaler, self.settle, self.deadlines, self.scheduler, self.reserver, self.recorder)
+        self.pump.join(
+            self.scaler, self.settle, self.deadlines, self.scheduler, self.reserver, self.recorder, self.withdrawals
+        )
         self.reserver.join(self.pump)
         self.recorder.join(self.pump, self.scheduler)
-        self.settle.join(self.pump, self.scaler, self.deadlines, self.scheduler, self.recorder)
+        self.settle.join(self.pump, self.scaler, self.deadlines, self.scheduler, self.recorder, self.expiry)
+        self.withdrawals.join(self.settle, self.scheduler, self.recorder)
+        self.expiry.join(self.recorder, self.withdrawals)
         self.settle.emptied = self.configurer.emptied
         self.scheduler.join(self.pump)
-        self.intake.join(self.pump, self.settle, self.scheduler, self.deadlines, self.recorder)
+        self.intake.join(
+            self.pump, self.settle, self.scheduler, self.deadlines, self.recorder, self.expiry, self.withdrawals
+        )
         self.reconciler.join(self.scaler, self.scheduler, self.pump)
 
     # life -----------------------------------------------------------------------------------------------------------
@@ -101,6 +111,7 @@ class Engine:
         await self.reconciler.open()
         await self.reserver.open()
         await self.scheduler.open()
+        self.expiry.open()
         plant.accepting = True
         await self.configurer.open()
         for fleet in plant.fleets.values():
@@ -114,6 +125,7 @@ class Engine:
         plant.accepting = False
         self.pump.halt()
         self.scheduler.close()
+        self.expiry.close()
         self.pruner.close()
         self.configurer.close()
         await self.settle.nothing_runs(grace)
@@ -161,8 +173,9 @@ class Engine:
         return StoredTask(
             id=task.id, pipeline=task.pipeline, state=State.RUNNING, outcome=None, priority=task.priority, cost=task.cost,
             key=task.key, attempts=task.attempts, interruptions=task.interruptions, created=task.created, due=None,
-            expires=task.expires, started=None if started is None else started - self.plant.clock() + self.plant.wall(),
-            finished=None, version=running.version, result=None,
+            expires=task.expires, start_by=None,
+            started=None if started is None else started - self.plant.clock() + self.plant.wall(), finished=None,
+            version=running.version, result=None,
         )  # fmt: skip
 
     def state_of(self, stored: StoredTask, running: Collection[int] | None = None) -> State:

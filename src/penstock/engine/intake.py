@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from penstock.engine.deadlines import Deadlines
+    from penstock.engine.expiry import Expiry
     from penstock.engine.model import Plant
     from penstock.engine.pump import Pump
     from penstock.engine.recorder import Recorder
     from penstock.engine.scheduler import Scheduler
     from penstock.engine.settle import Settle
-    from penstock.store.protocol import StoredTask
+    from penstock.engine.withdrawals import Withdrawals
 
 MOST_CALL_PAYLOAD: Final = 6 << 20
 MOST_START_WAIT: Final = 10.0
@@ -46,13 +47,17 @@ MOST_DELAY: Final = 366 * 86_400.0
 
 @dataclass(slots=True)
 class Item:
-    """Hold one task to send: `payload` is JSON text as bytes, `due` a wall-clock moment or None for now."""
+    """Hold one task to send: `payload` is JSON text as bytes, `due` a wall-clock moment or None for now.
+
+    `expires_after` is how long (seconds) it may wait for its first start from then on; None: as long as all may.
+    """
 
     payload: bytes
     due: float | None = None
     key: str | None = None
     cost: float = 1.0
     priority: int = 0
+    expires_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +75,20 @@ class Intake:
         self._plant = plant
         self._ids = count(1)
 
-    def join(self, pump: Pump, settle: Settle, scheduler: Scheduler, deadlines: Deadlines, recorder: Recorder) -> None:
+    def join(
+        self,
+        pump: Pump,
+        settle: Settle,
+        scheduler: Scheduler,
+        deadlines: Deadlines,
+        recorder: Recorder,
+        expiry: Expiry,
+        withdrawals: Withdrawals,
+    ) -> None:
         """Get to know the loops that tasks are passed on to."""
         self._pump, self._settle, self._scheduler = pump, settle, scheduler
         self._deadlines, self._recorder = deadlines, recorder
+        self._expiry, self._withdrawals = expiry, withdrawals
 
     def open(self, epoch: int) -> None:
         """Begin to give ids: the epoch stands in front, so they are larger than all before and never used twice."""
@@ -122,6 +137,9 @@ class Intake:
 
     def _offer(self, name: str, pipe: Pipe, tasks: list[Task]) -> None:
         """Hand durable tasks to admission, and delayed ones to the scheduler."""
+        for task in tasks:
+            if task.start_by is not None:
+                self._expiry.watch(task.start_by)
         if any(task.due is not None for task in tasks):
             for task in tasks:
                 if task.due is not None:
@@ -135,9 +153,12 @@ class Intake:
 
     def _task(self, name: str, item: Item, wall: float, expires: float) -> Task:
         due = item.due if item.due is not None and item.due > wall else None
+        begins = wall if due is None else due
+        expires += begins - wall
         return Task(
-            next(self._ids), name, item.payload, created=wall, expires=expires if due is None else expires + due - wall,
-            due=due, priority=item.priority, cost=item.cost, key=item.key,
+            next(self._ids), name, item.payload, created=wall, expires=expires, due=due, priority=item.priority,
+            cost=item.cost, key=item.key,
+            start_by=None if item.expires_after is None else min(begins + item.expires_after, expires),
         )  # fmt: skip
 
     def _check_open(self, pipe: Pipe) -> None:
@@ -223,7 +244,7 @@ class Intake:
         """Let a call that has not started go."""
         if self._plant.pipes.get(task.pipeline) is not pipe:
             return
-        if self._plant.admission.withdraw_task(task.pipeline, task.id) is not None:
+        if self._plant.admission.withdraw(task.pipeline, (task.id,)):
             pipe.counts.queued -= 1
         elif self._scheduler.remove(task.id) is not None:  # it was put off
             pipe.counts.delayed -= 1
@@ -265,28 +286,8 @@ class Intake:
         elif stored.state in ENDED or task_id in self._recorder.uncommitted():
             raise Conflict(f"The task {name_of(task_id)} has ended already.")
         else:
-            self._cancel_waiting(stored)
+            self._withdrawals.cancel(stored)
         await self._recorder.wait_for(task_id)
-
-    def _cancel_waiting(self, stored: StoredTask) -> None:
-        plant = self._plant
-        pipe = plant.pipes.get(stored.pipeline)
-        task = self._scheduler.remove(stored.id)
-        was_delayed = task is not None or stored.state is State.DELAYED
-        if task is None and pipe is not None:
-            task = plant.admission.withdraw_task(stored.pipeline, stored.id)
-            was_delayed = was_delayed and task is None
-        if task is None:  # it is on disk only
-            task = Task(stored.id, stored.pipeline, None, created=stored.created, expires=stored.expires)
-            task.attempts, task.interruptions = stored.attempts, stored.interruptions
-        if pipe is not None:
-            if was_delayed:
-                pipe.counts.delayed -= 1
-            else:
-                pipe.counts.queued -= 1
-            self._settle.look_empty(pipe)
-        body = b'{"type": "Cancelled", "message": "The task was cancelled before it started."}'
-        self._recorder.write(Attempt(task, Outcome.CANCELLED, State.CANCELLED, body, plant.wall()))
 
     def pipe(self, name: str) -> Pipe:
         """Return a pipeline by name. Raises `NotFound` with the nearest name."""

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Final
 from penstock.compute.protocol import Run
 from penstock.domain.errors import PenstockError
 from penstock.domain.queue import key_of
-from penstock.domain.task import Attempt, Outcome, State
 from penstock.engine.model import READY, Running
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from penstock.domain.pipeline import Admitted, Start
-    from penstock.domain.task import Task
+    from penstock.domain.pipeline import Start
     from penstock.engine.deadlines import Deadlines
     from penstock.engine.model import Member, Pipe, Plant
     from penstock.engine.recorder import Recorder
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from penstock.engine.scaler import Scaler
     from penstock.engine.scheduler import Scheduler
     from penstock.engine.settle import Settle
+    from penstock.engine.withdrawals import Withdrawals
 
 BATCH: Final = 512
 """Starts that one turn of the event loop decides about: it keeps callbacks short."""
@@ -73,10 +72,12 @@ class Pump:
         scheduler: Scheduler,
         reserver: Reserver,
         recorder: Recorder,
+        withdrawals: Withdrawals,
     ) -> None:
         """Get to know the loops that starts are passed on to."""
         self._scaler, self._settle, self._deadlines = scaler, settle, deadlines
         self._scheduler, self._reserver, self._recorder = scheduler, reserver, recorder
+        self._withdrawals = withdrawals
 
     def wake(self) -> None:
         """Run once in this turn of the event loop."""
@@ -97,7 +98,10 @@ class Pump:
         admitted = plant.admission.admit(now, plant.wall(), BATCH)
         if admitted.starts:
             self._send(admitted.starts, now)
-        self._drop(admitted)
+        for task in admitted.expired:
+            self._withdrawals.drop_old(task)
+        for task, limit in admitted.impossible:
+            self._withdrawals.drop_dear(task, limit)
         self._scaler.run_once(now)
         if plant.admission.unreserved:
             self._reserver.wake()
@@ -209,26 +213,6 @@ class Pump:
             running.start.dated,
         )
         running.member.instance.run([run])
-
-    # tasks that will not start ----------------------------------------------------------------------------------------
-    def _drop(self, admitted: Admitted) -> None:
-        for task in admitted.expired:
-            message = "The task waited longer than its pipeline's max_age."
-            self._end(task, Outcome.EXPIRED, State.EXPIRED, message)
-        for task, limit in admitted.impossible:
-            message = f"The task costs {task.cost:g}, more than the limit '{limit}' ever lets pass at once."
-            self._end(task, Outcome.ERROR, State.DEAD, message)
-
-    def _end(self, task: Task, outcome: Outcome, state: State, message: str) -> None:
-        body = b'{"type": "%s", "message": "%s"}' % (outcome.value.capitalize().encode(), message.encode())
-        attempt = Attempt(task, outcome, state, body, self._plant.wall())
-        pipe = self._plant.pipes.get(task.pipeline)
-        if pipe is not None:
-            pipe.counts.queued -= 1
-            pipe.counts.dead += state is State.DEAD
-            self._settle.look_empty(pipe)
-        self._plant.answer(attempt)
-        self._recorder.write(attempt)
 
     # pages --------------------------------------------------------------------------------------------------------
     def _page(self, name: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from penstock.engine.deadlines import Deadlines
+    from penstock.engine.expiry import Expiry
     from penstock.engine.model import Member, Pipe, Plant, Running
     from penstock.engine.pump import Pump
     from penstock.engine.recorder import Recorder
@@ -40,10 +41,18 @@ class Settle:
         self._quiet: asyncio.Future[None] | None = None
         self.emptied: Callable[[str], None] = lambda _name: None  # told of pipelines that go when they are empty
 
-    def join(self, pump: Pump, scaler: Scaler, deadlines: Deadlines, scheduler: Scheduler, recorder: Recorder) -> None:
+    def join(
+        self,
+        pump: Pump,
+        scaler: Scaler,
+        deadlines: Deadlines,
+        scheduler: Scheduler,
+        recorder: Recorder,
+        expiry: Expiry,
+    ) -> None:
         """Get to know the loops that outcomes are passed on to."""
         self._pump, self._scaler, self._deadlines = pump, scaler, deadlines
-        self._scheduler, self._recorder = scheduler, recorder
+        self._scheduler, self._recorder, self._expiry = scheduler, recorder, expiry
 
     # what instances tell ------------------------------------------------------------------------------------------
     def ready(self, instance: Instance, at: float) -> None:
@@ -190,6 +199,8 @@ class Settle:
 
     def _conclude(self, running: Running, outcome: Outcome, body: bytes | None, at: float, offset: float) -> None:
         task, pipe = running.start.task, running.pipe
+        if task.start_by is not None:
+            self._expiry.met(task)
         sequel = follow(task, outcome, pipe.spec.attempts, pipe.spec.backoff, self._plant.rng.random())
         state = sequel.state
         if state in WAITING and self._plant.pipes.get(task.pipeline) is not pipe:

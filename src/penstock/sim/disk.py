@@ -19,6 +19,7 @@ READS: Final = frozenset(
     {
         "waiting",
         "due",
+        "expiring",
         "payloads",
         "task",
         "tasks",

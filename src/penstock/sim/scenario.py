@@ -263,6 +263,8 @@ def _sending(rng: random.Random, count: int) -> Settings:
         details["key"] = rng.choice("abc")
     if rng.random() < 0.05:
         details["size"] = 20_000
+    if rng.random() < 0.2:
+        details["expires_after"] = rng.choice([0.05, 1.0, 5.0, 30.0])
     return details
 
 

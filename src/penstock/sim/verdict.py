@@ -26,6 +26,9 @@ POSSIBLE: Final = {
 PREPARED: Final = 4.0
 """Seconds that may pass between a task's admission and its being sent, if its payload or an instance has to be fetched."""
 
+PROMPT: Final = 1.0
+"""Seconds within which a task that has not started in time ends as expired."""
+
 COMMIT: Final = 2.0
 """Seconds after which an outcome is on disk for certain; one that is younger when the server dies may be lost."""
 
@@ -133,6 +136,8 @@ def _task(world: World, sending: Sending, stored: StoredTask, executions: list[E
             yield from _dead(world, sending, stored)
     if cancelled is not None and stored.state is not State.CANCELLED and not _crashed_within(world, cancelled, COMMIT):
         yield f"its cancellation was acknowledged at {cancelled!r}"
+    if sending.start_by is not None:
+        yield from _deadline(world, sending.start_by, stored, executions)
     lived_through = any(moment >= sending.at for moment in (*world.diary.crashes, *world.diary.restarts))
     if sending.pipeline not in world.diary.redriven and not lived_through:
         yield from _account(stored, executions)
@@ -145,6 +150,18 @@ def _dead(world: World, sending: Sending, stored: StoredTask) -> Iterator[str]:
         yield f"it is dead after {stored.attempts} of {attempts} attempts"
     if stored.outcome is Outcome.INTERRUPTED and stored.interruptions < 5:
         yield f"it is dead after {stored.interruptions} interruptions"
+
+
+def _deadline(world: World, start_by: float, stored: StoredTask, executions: list[Execution]) -> Iterator[str]:
+    """Check that a task with a start deadline never starts after it, and ends as expired soon after it instead."""
+    if executions and (started := world.wall(executions[0].admitted)) >= start_by:
+        yield f"it was started at {started!r}, and had to be by {start_by!r}"
+    disturbed = {"crash", "restart", "clock", "full", "block"} & {step.action for step in world.scenario.steps}
+    if stored.state is State.EXPIRED and not (disturbed or stored.history) and stored.finished is not None:
+        if stored.finished > start_by + PROMPT:
+            yield f"it expired at {stored.finished!r}, and had to start by {start_by!r}"
+        if stored.finished < start_by and "max_age" not in world.scenario.pipelines[stored.pipeline]:
+            yield f"it expired at {stored.finished!r}, before {start_by!r}"
 
 
 def _account(stored: StoredTask, executions: list[Execution]) -> Iterator[str]:

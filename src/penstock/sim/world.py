@@ -34,7 +34,7 @@ PATIENCE: Final = 6 * 3600.0
 
 @dataclass(slots=True)
 class Sending:
-    """Remember an acknowledged task."""
+    """Remember an acknowledged task; `start_by` is a wall-clock moment."""
 
     pipeline: str
     payload: bytes
@@ -42,6 +42,7 @@ class Sending:
     priority: int
     at: float
     delayed: bool
+    start_by: float | None = None
 
 
 @dataclass(slots=True)
@@ -103,7 +104,7 @@ class World:
         self._keys: dict[tuple[str, str], list[int]] = {}
         self._loop: VirtualLoop
         self._start = 0.0
-        self._skew = 0.0
+        self._skews = [(-inf, 0.0)]  # by how much the wall clock is off from a moment on
 
     # the whole ------------------------------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -120,9 +121,11 @@ class World:
         await self._calm_down()
         await self._finish()
 
-    def wall(self) -> float:
-        """Return the wall clock."""
-        return WALL + self._loop.time() - self._start + self._skew
+    def wall(self, at: float | None = None) -> float:
+        """Return the wall clock, now or as it was at a moment."""
+        moment = self._loop.time() if at is None else at
+        skew = next(skew for since, skew in reversed(self._skews) if since <= moment)
+        return WALL + moment - self._start + skew
 
     @property
     def server(self) -> Server:
@@ -253,14 +256,16 @@ class World:
         cost: float = 1.0,
         key: str = "",
         size: int = 0,
+        expires_after: float | None = None,
     ) -> None:
         diary = self.diary
         items = []
+        start_by = None if expires_after is None else self.wall() + (delay or 0.0) + expires_after
         for n in range(count):
             diary.digits += 1
             payload = b'"%d%s"' % (diary.digits, b"x" * size)
             due = None if delay is None else self.wall() + delay
-            items.append(Item(payload, due, f"{key}{n}" if key else None, cost, priority))
+            items.append(Item(payload, due, f"{key}{n}" if key else None, cost, priority, expires_after))
         try:
             sent = await self.engine.intake.send(name, items)
         except (QueueFull, DiskFull, Conflict, Unavailable, NotFound) as error:
@@ -269,7 +274,9 @@ class World:
         self.ledger.note(self._loop.time(), f"{count} tasks sent to {name}, from {sent.ids[0]:016x} on")
         for position, (task, item) in enumerate(zip(sent.ids, items, strict=True)):
             if position not in sent.duplicates:
-                diary.tasks[task] = Sending(name, item.payload, cost, priority, self._loop.time(), delay is not None)
+                diary.tasks[task] = Sending(
+                    name, item.payload, cost, priority, self._loop.time(), delay is not None, start_by
+                )
         if key:
             self._check_keys(name, key, sent.ids)
 
@@ -383,7 +390,7 @@ class World:
 
     async def _do_clock(self, _: str, seconds: float) -> None:
         """Set the wall clock."""
-        self._skew += seconds
+        self._skews.append((self._loop.time(), self._skews[-1][1] + seconds))
 
     async def _do_full(self, _: str, seconds: float) -> None:
         store = self.server.store

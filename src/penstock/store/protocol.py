@@ -82,7 +82,10 @@ class StoredAttempt:
 
 @dataclass(frozen=True, slots=True)
 class StoredTask:
-    """Hold all the store knows of a task. `result` is the JSON result or error of its last attempt."""
+    """Hold all the store knows of a task. `result` is the JSON result or error of its last attempt.
+
+    `start_by` is the moment by which it must have started the first time; None once it has.
+    """
 
     id: int
     pipeline: str
@@ -96,6 +99,7 @@ class StoredTask:
     created: float
     due: float | None
     expires: float
+    start_by: float | None
     started: float | None
     finished: float | None
     version: int
@@ -151,11 +155,14 @@ class Store(Protocol):
 
         A task that is not `durable` is inserted, having left no trace before; one that was deleted meanwhile stays so. An
         attempt after which the task goes on (queued, delayed) is kept in its history. The same task may occur more than
-        once, in order. Payloads of tasks that have ended are forgotten, those of dead ones kept for a redrive.
+        once, in order. Payloads of tasks that have ended are forgotten, those of dead ones kept for a redrive. A moment by
+        which the task must have started is forgotten: it has, or it never will.
         """
 
     async def note_starts(self, project: int, tasks: Sequence[Task]) -> None:
-        """Write that tasks are running, with their `attempts` and `interruptions` as they are now."""
+        """Write that tasks are running, with their `attempts` and `interruptions` as they are now.
+
+        A moment by which they must have started is forgotten."""
 
     async def recover(self, project: int) -> int:
         """Turn tasks that were noted as running into queued ones with one interruption more; return how many."""
@@ -172,6 +179,11 @@ class Store(Protocol):
         """Return delayed tasks whose moment is at or before `until`, in the order of (due, id), after the given pair only.
 
         Their payloads are left on disk."""
+
+    async def expiring(self, project: int, after: tuple[float, int] | None, limit: int) -> list[StoredTask]:
+        """Return tasks that must have started by a moment and have not, in the order of (start_by, id), without history.
+
+        Those after the given pair only."""
 
     async def promote(self, project: int, ids: Sequence[int]) -> None:
         """Turn delayed tasks into queued ones."""

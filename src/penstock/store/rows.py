@@ -60,6 +60,7 @@ def encode_tasks(tasks: Sequence[Task]) -> Rows:
                 task.created,
                 -1.0 if due is None else due,
                 task.expires,
+                -1.0 if task.start_by is None else task.start_by,
                 0,
                 0,
             )
@@ -67,7 +68,7 @@ def encode_tasks(tasks: Sequence[Task]) -> Rows:
         body(task.payload)
     if None in bodies:
         raise ValueError("A task whose payload is on disk cannot be sent anew: read its payload first.")
-    return Rows(10, flat, {8: bodies})
+    return Rows(11, flat, {9: bodies})
 
 
 def encode_attempts(attempts: Iterable[Attempt]) -> tuple[Rows, list[Attempt], list[Attempt]]:
@@ -165,11 +166,12 @@ def decode_tasks(row: tuple[str, bytes | None]) -> list[Task]:
             key=key,
             attempts=attempts,
             interruptions=interruptions,
+            start_by=None if start_by is None else float(start_by),
         )
-        for (id_, pipeline, rank, cost, key, attempts, interruptions, created, due, expires, _), payload in zip(
-            rows, payloads, strict=True
-        )
-    ]
+        for (
+            id_, pipeline, rank, cost, key, attempts, interruptions, created, due, expires, start_by, _,
+        ), payload in zip(rows, payloads, strict=True)
+    ]  # fmt: skip
 
 
 def decode_stored(row: tuple[str, bytes | None]) -> list[StoredTask]:
@@ -190,14 +192,15 @@ def decode_stored(row: tuple[str, bytes | None]) -> list[StoredTask]:
             created=created * _TICK,
             due=None if due is None else float(due),
             expires=expires * _TICK,
+            start_by=None if start_by is None else float(start_by),
             started=_moment(started),
             finished=_moment(finished),
             version=version,
             result=result,
         )
         for (
-            id_, pipeline, state, outcome, rank, cost, key, attempts, interruptions, created, due, expires, started, finished,
-            version, _,
+            id_, pipeline, state, outcome, rank, cost, key, attempts, interruptions, created, due, expires, start_by, started,
+            finished, version, _,
         ), result in zip(rows, results, strict=True)
     ]  # fmt: skip
 

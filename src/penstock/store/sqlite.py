@@ -210,6 +210,14 @@ class SqliteStore:
             lambda reader: rows.decode_tasks(reader.row("due", project, until, moment, last, limit, -1))
         )
 
+    async def expiring(self, project: int, after: tuple[float, int] | None, limit: int) -> list[StoredTask]:
+        """Return a page of the tasks that must start by a moment, in order."""
+        moment, last = after or (-1.0, 0)
+        found = await self._read.read(
+            lambda reader: rows.decode_stored(reader.row("expiring", project, moment, last, limit))
+        )
+        return sorted(found, key=lambda each: (each.start_by or 0.0, each.id))
+
     async def promote(self, project: int, ids: Sequence[int]) -> None:
         """Turn delayed tasks into queued ones."""
         await self._write.do(o.PROMOTE, project, Rows(1, list(ids), {}))

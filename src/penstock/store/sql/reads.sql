@@ -5,7 +5,8 @@
 -- fragment: tasks by rank
 SELECT
     json_group_array(json_array(
-        id, pipeline, rank, cost, key, attempts, interruptions, moment(created), exact(due), moment(expires), length(body)
+        id, pipeline, rank, cost, key, attempts, interruptions, moment(created), exact(due), moment(expires), exact(start_by),
+        length(body)
     )),
     CAST(group_concat(CAST(body AS TEXT), '') AS BLOB)
 FROM (
@@ -17,7 +18,8 @@ FROM (
 -- fragment: tasks by due
 SELECT
     json_group_array(json_array(
-        id, pipeline, rank, cost, key, attempts, interruptions, moment(created), exact(due), moment(expires), length(body)
+        id, pipeline, rank, cost, key, attempts, interruptions, moment(created), exact(due), moment(expires), exact(start_by),
+        length(body)
     )),
     CAST(group_concat(CAST(body AS TEXT), '') AS BLOB)
 FROM (
@@ -30,7 +32,7 @@ FROM (
 SELECT
     json_group_array(json_array(
         id, pipeline, state, outcome, rank, cost, key, attempts, interruptions, moment(created), exact(due), moment(expires),
-        moment(started), moment(finished), version, length(result)
+        exact(start_by), moment(started), moment(finished), version, length(result)
     )),
     CAST(group_concat(CAST(result AS TEXT), '') AS BLOB)
 FROM (
@@ -64,6 +66,14 @@ WITH chosen (id) AS (
     ORDER BY due, id LIMIT ?5
 )
 {tasks by due};
+
+-- name: expiring
+WITH chosen (id) AS (
+    SELECT id FROM tasks INDEXED BY tasks_start_by
+    WHERE project = ?1 AND start_by IS NOT NULL AND (start_by, id) > (?2, ?3)
+    ORDER BY start_by, id LIMIT ?4
+)
+{stored};
 
 -- name: payloads
 SELECT json_group_array(json_array(id, length(payload))), CAST(group_concat(CAST(payload AS TEXT), '') AS BLOB)

@@ -1,14 +1,15 @@
 -- Writes of the hot path. {rows} becomes the VALUES of a batch; a row with id 0 is padding.
 
 -- name: enqueue
--- rows: id pipeline rank cost key created due expires start size
+-- rows: id pipeline rank cost key created due expires start_by start size
 INSERT INTO tasks (
-    project, id, pipeline, state, rank, cost, key, attempts, interruptions, created, due, expires, version, payload
+    project, id, pipeline, state, rank, cost, key, attempts, interruptions, created, due, expires, start_by, version, payload
 )
 SELECT
     ?1, v.id, v.pipeline,
     CASE WHEN v.due >= 0 THEN 0 WHEN v.id > (SELECT filed FROM projects WHERE id = ?1) THEN 1 ELSE 2 END,
-    v.rank, v.cost, nullif(v.key, ''), 0, 0, v.created, nullif(v.due, -1.0), v.expires, 0, substr(?2, v.start, v.size)
+    v.rank, v.cost, nullif(v.key, ''), 0, 0, v.created, nullif(v.due, -1.0), v.expires, nullif(v.start_by, -1.0), 0,
+    substr(?2, v.start, v.size)
 FROM {rows} AS v
 WHERE v.id <> 0;
 
@@ -23,6 +24,7 @@ SET
     started = CASE WHEN v.started < 0 THEN tasks.started ELSE v.started END,
     finished = nullif(v.finished, -1.0),
     due = CASE WHEN v.due < 0 THEN tasks.due ELSE v.due END,
+    start_by = NULL,
     version = CASE WHEN v.version = 0 THEN tasks.version ELSE v.version END,
     result = CASE WHEN v.size < 0 THEN tasks.result ELSE substr(?2, v.start, v.size) END,
     payload = CASE WHEN v.state IN (4, 6, 7) THEN NULL ELSE tasks.payload END
@@ -67,7 +69,7 @@ WHERE EXISTS (SELECT 1 FROM tasks WHERE tasks.project = ?1 AND tasks.id = v.task
 
 -- name: note_starts
 -- rows: id attempts interruptions
-UPDATE tasks SET state = 3, attempts = v.attempts, interruptions = v.interruptions
+UPDATE tasks SET state = 3, attempts = v.attempts, interruptions = v.interruptions, start_by = NULL
 FROM {rows} AS v
 WHERE tasks.project = ?1 AND tasks.id = v.id AND tasks.state IN (0, 1, 2);
 
