@@ -288,6 +288,28 @@ class TestListing:
         assert run("rm", "customer-a").exit_code == 2
         assert all(asked.method == "GET" for asked in server.asked)
 
+    def test_rollback(self, run: Run, server: ScriptedServer) -> None:
+        server.otherwise = lambda asked: Answer(body={"function": "f", "version": 2, "bundle": "abc", "live": True})
+        assert run("rollback", "f").stdout == "f: version 2 is live (bundle abc).\n"
+        assert json.loads(run("rollback", "f", "--to", "2", "--json").stdout)["version"] == 2
+        assert [(asked.path, asked.json()) for asked in server.asked] == [
+            ("/v1/functions/f/rollback", {}),
+            ("/v1/functions/f/rollback", {"version": 2}),
+        ]
+
+    def test_draining_until_empty(self, run: Run, server: ScriptedServer) -> None:
+        def counts(queued: int) -> Answer:
+            return Answer(body={"name": "a", "settings": {}, "counts": {"queued": queued, "running": 1}})
+
+        empty = Answer(body={"name": "a", "settings": {}, "counts": {"queued": 0, "running": 0, "done": 9}})
+        server.answers = [counts(3), counts(3), counts(2), counts(1), empty]
+        result = run("drain", "a", "--wait")
+        assert result.stdout == "a drains: 4 left, 1 of them running.\nIt is empty.\n"
+        server.answers = [counts(3), problem("not-found", 404, "It has gone.")]
+        assert run("drain", "b", "--wait").stdout.endswith("It is empty.\n")
+        server.answers = [counts(3)]
+        assert run("drain", "c").stdout == "c drains: 4 left, 1 of them running.\n"
+
     def test_pause_and_resume(self, run: Run, server: ScriptedServer) -> None:
         server.otherwise = lambda asked: Answer(body=self.PIPELINE)
         assert "customer-a is paused: 20 wait, 4 still run." in run("pause", "customer-a").stdout

@@ -538,12 +538,12 @@ def test_exactly_one_version_is_live(world: World) -> None:
         project = await store.project("default")
         first = await store.add_version(project, "f", "digest-1", {"handler": "a:b"}, NOW)
         assert (first.number, first.live, first.settings, first.bundle) == (1, False, {"handler": "a:b"}, "digest-1")
-        change = await store.set_live(project, "f", 1, NOW + 1)
+        (change,) = await store.apply(project, [], NOW + 1, {"f": 1})
         assert (change.action, change.kind, change.name) == ("deploy", "function", "f")
         assert (change.before, change.after) == (None, {"version": 1})
         numbers = [await store.add_version(project, name, "d", {}, NOW) for name in ("f", "g", "f")]
         assert [each.number for each in numbers] == [2, 1, 3]
-        second = await store.set_live(project, "f", 3, NOW + 2)
+        (second,) = await store.apply(project, [], NOW + 2, {"f": 3})
         assert (second.before, second.after, second.sequence) == ({"version": 1}, {"version": 3}, change.sequence + 1)
         assert [(each.number, each.live) for each in await store.versions(project, "f")] == [
             (1, False), (2, False), (3, True),
@@ -552,9 +552,39 @@ def test_exactly_one_version_is_live(world: World) -> None:
             ("f", 1), ("f", 2), ("f", 3), ("g", 1),
         ]  # fmt: skip
         with pytest.raises(NotFound):
-            await store.set_live(project, "f", 9, NOW)
+            await store.apply(project, [Write("limit", "l", "create", {})], NOW, {"f": 9})
+        assert await every_object(store, project) == []
         assert [each.number for each in await store.versions(project, "f") if each.live] == [3]
         assert await store.changes(project, 0, 9) == [change, second]
+
+    world.run(body)
+
+
+def test_objects_and_versions_go_live_together(world: World) -> None:
+    async def body(store: Store) -> None:
+        project = await store.project("default")
+        for name in ("f", "g"):
+            await store.add_version(project, name, "d", {}, NOW)
+        writes = [Write("function", "f", "create", {}), Write("limit", "l", "create", {"n": 1})]
+        changes = await store.apply(project, writes, NOW, {"f": 1, "g": 1})
+        assert [(each.sequence, each.action, each.kind, each.name) for each in changes] == [
+            (1, "create", "function", "f"), (2, "create", "limit", "l"),
+            (3, "deploy", "function", "f"), (4, "deploy", "function", "g"),
+        ]  # fmt: skip
+        assert await store.changes(project, 0, 9) == changes
+
+    world.run(body)
+
+
+def test_a_version_remembers_which_older_one_it_took_over_from(world: World) -> None:
+    async def body(store: Store) -> None:
+        project = await store.project("default")
+        for _ in range(5):
+            await store.add_version(project, "f", "d", {}, NOW)
+        for live in (1, 3, 1, 4, 3, 4, 1, 5):
+            await store.apply(project, [], NOW, {"f": live})
+        versions = await store.versions(project, "f")
+        assert [(each.number, each.previous) for each in versions] == [(1, None), (2, None), (3, 1), (4, 1), (5, 1)]
 
     world.run(body)
 
@@ -694,7 +724,7 @@ def test_a_stale_owner_is_fenced_off(world: World) -> None:
                 stale.enqueue(project, [task(3)]), stale.record(project, [done(task(1))]), stale.recover(project),
                 stale.note_starts(project, [task(1)]), stale.promote(project, [1]), stale.discard(project, "a", list(State)),
                 stale.apply(project, [Write("limit", "l", "create", {})], NOW), stale.save_note(project, "n", b""),
-                stale.redrive(project, "a", None, NOW), stale.set_live(project, "f", 1, NOW),
+                stale.redrive(project, "a", None, NOW), stale.apply(project, [], NOW, {"f": 1}),
                 stale.prune(project, NOW + DAY, NOW, 9), stale.add_version(project, "f", "d", {}, NOW),
             ]  # fmt: skip
             results = await asyncio.gather(*writes, return_exceptions=True)

@@ -21,6 +21,7 @@ from penstock.store import writer
 from penstock.store.operations import ENQUEUE, FILE, NOTE_STARTS, PROMOTE, RECORD, Verb
 from penstock.store.protocol import Line, Write
 from penstock.store.sqlite import SqliteStore
+from penstock.store.statements import migrations
 from penstock.store.writer import Operation, grouped
 
 
@@ -59,6 +60,42 @@ def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(PenstockError, match="written by a newer Penstock"):
         asyncio.run(open_and_close(tmp_path))
+
+
+def test_an_older_database_learns_what_versions_took_over_from_and_which_pipelines_drain(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "penstock.sqlite")
+    connection.executescript(dict(migrations())[1])
+    rows = [
+        (1, None, '{"version": 1}'),
+        (2, '{"version": 1}', '{"version": 3}'),
+        (3, '{"version": 3}', '{"version": 1}'),
+    ]
+    for sequence, before, after in rows:
+        connection.execute(
+            "INSERT INTO changes VALUES (1, ?, 0, 'deploy', 'function', 'f', ?, ?)", (sequence, before, after)
+        )
+    for number in (1, 2, 3):
+        connection.execute("INSERT INTO versions VALUES (1, 'f', ?, 'd', '{}', 0, ?)", (number, number == 1))
+    for name in ("a", "b"):
+        settings = '{"function": "f", "rate": "1/s"}'
+        connection.execute("INSERT INTO objects VALUES (1, 'pipeline', ?, ?, 0, 0)", (name, settings))
+    connection.execute("INSERT INTO notes VALUES (1, 'draining pipelines', ?)", (b'["b"]',))
+    connection.execute("INSERT INTO projects (name) VALUES ('default')")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+
+    async def body() -> None:
+        store = SqliteStore(tmp_path)
+        await store.open()
+        assert [each.previous for each in await store.versions(1, "f")] == [None, None, 1]
+        pipelines = await store.objects(1, "pipeline", "", 9)
+        known = {"function": "f", "rate": "1/s"}
+        assert [each.settings for each in pipelines] == [known, {**known, "draining": True, "remove_when_empty": True}]
+        assert await store.note(1, "draining pipelines") is None
+        await store.close()
+
+    asyncio.run(body())
 
 
 @pytest.mark.parametrize("inline", [False, True])
@@ -290,6 +327,7 @@ import asyncio, os, sys
 from pathlib import Path
 from tests.conformance.stores import done, task
 from penstock.store.sqlite import SqliteStore
+from penstock.store.statements import migrations
 
 async def work(store, project, first):
     number = first

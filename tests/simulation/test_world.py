@@ -43,8 +43,8 @@ def test_the_seeds_cover_what_can_happen() -> None:
     reports = [draw(seed) for seed in SEEDS]
     actions = {step.action for scenario in reports for step in scenario.steps}
     assert actions >= {
-        "send", "call", "cancel", "limit", "pipeline", "function", "pause", "remove", "deploy", "break", "redrive",
-        "block", "full", "clock", "crash", "restart",
+        "send", "call", "cancel", "limit", "pipeline", "function", "pause", "drain", "remove", "deploy", "break", "rollback",
+        "redrive", "block", "full", "clock", "crash", "restart",
     }  # fmt: skip
 
 

@@ -83,6 +83,7 @@ def pipeline_view(engine: Engine, stored: StoredObject) -> View:
         "created": moment(stored.created),
         "updated": moment(stored.updated),
         "paused": pipe.spec.paused,
+        "draining": pipe.spec.draining,
         "held_until": moment(_wall(engine, pipeline.own.held_until)) if held and pipeline.own is not None else None,
         "counts": {
             "delayed": counts.delayed,
@@ -100,12 +101,18 @@ def _waits_for(engine: Engine, pipeline: str) -> str | None:
     return None if reason.kind == "nothing" else reason.text
 
 
+def live_view(version: Version) -> View:
+    """Show the version that has just gone live."""
+    return {"function": version.function, "version": version.number, "bundle": version.bundle, "live": True}
+
+
 def version_view(version: Version) -> View:
     """Show a version of a function."""
     return {
         "number": version.number,
         "bundle": version.bundle,
         "live": version.live,
+        "previous": version.previous,
         "created": moment(version.created),
     }
 

@@ -1,20 +1,23 @@
-"""Commands that change what there is: deploy, apply, diff, rm, pause and resume."""
+"""Commands that change what there is: deploy, rollback, apply, diff, rm, pause, drain and resume."""
 
 import json
 import sys
+import time
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from penstock.cli.common import AsJson, connect
 from penstock.cli.config import Configuration, read_configuration
 from penstock.cli.exits import Exit, Refused, report
 from penstock.cli.names import Kind, only_one
-from penstock.cli.output import note, print_json, say
+from penstock.cli.output import err, note, print_json, say
 from penstock.cli.plan import show_plan
-from penstock.client import Client, InvalidSettings, Plan
+from penstock.client import Client, Deployed, InvalidSettings, NotFound, Plan
 
 
 class Leftover(StrEnum):
@@ -24,6 +27,9 @@ class Leftover(StrEnum):
     DRAIN = "drain"
     DISCARD = "discard"
 
+
+_LEAST_PAUSE, _MOST_PAUSE = 0.1, 1.0
+"""Seconds between two looks at what is left."""
 
 File = Annotated[Path, typer.Argument(help="The configuration, in YAML or JSON.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Remove what the file does not name.")]
@@ -63,6 +69,23 @@ def deploy(
                 raise
             words = f"{error.filename}: {error.strerror}." if isinstance(error, OSError) else str(error)
             raise Refused(words, Exit.USAGE) from error
+    _show_live(deployed, as_json=as_json)
+
+
+def rollback(
+    ctx: typer.Context,
+    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's name.")],
+    to: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The version. (default: what the live one took over from)")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an earlier version of a function live again, with the settings that it had."""
+    with connect(ctx) as client:
+        _show_live(client.function(function).rollback(to), as_json=as_json)
+
+
+def _show_live(deployed: Deployed, *, as_json: bool) -> None:
     if as_json:
         print_json(deployed)
     else:
@@ -131,8 +154,45 @@ def pause(ctx: typer.Context, pipelines: Names) -> None:
             say(f"{name} is paused: {counts.get('queued', 0)} wait, {counts.get('running', 0)} still run.")
 
 
+def drain(
+    ctx: typer.Context,
+    pipelines: Names,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until they are empty.")] = False,
+) -> None:
+    """Let pipelines take no more tasks; what they have goes on, also if they were paused."""
+    with connect(ctx) as client:
+        for name in pipelines:
+            counts = client.pipeline(name).drain().counts
+            say(f"{name} drains: {_left(counts)} left, {counts.get('running', 0)} of them running.")
+        if wait:
+            _wait_until_empty(client, pipelines)
+            say("They are empty." if len(pipelines) > 1 else "It is empty.")
+
+
+def _wait_until_empty(client: Client, pipelines: list[str]) -> None:
+    columns = (SpinnerColumn(), TextColumn("{task.fields[left]:,} tasks left"), TimeElapsedColumn())
+    with Progress(*columns, console=err(), transient=True, disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task("", total=None, left=0)
+        pause = _LEAST_PAUSE
+        while left := sum(_left_of(client, name) for name in pipelines):
+            progress.update(bar, left=left)
+            time.sleep(pause)
+            pause = min(_MOST_PAUSE, pause * 1.5)
+
+
+def _left_of(client: Client, pipeline: str) -> int:
+    try:
+        return _left(client.pipeline(pipeline).show().counts)
+    except NotFound:  # it was to go when it is empty
+        return 0
+
+
+def _left(counts: Mapping[str, int]) -> int:
+    return sum(counts.get(state, 0) for state in ("delayed", "queued", "running"))
+
+
 def resume(ctx: typer.Context, pipelines: Names) -> None:
-    """Let pipelines start tasks again."""
+    """Let pipelines take and start tasks again."""
     with connect(ctx) as client:
         for name in pipelines:
             counts = client.pipeline(name).resume().counts

@@ -134,7 +134,8 @@ def _waits_for(pipeline: Pipeline) -> str:
         return "being resumed (it is paused)"
     if pipeline.held_until:
         return f"downstream, until {ago(pipeline.held_until)}"
-    return pipeline.waits_for or ""
+    waits = pipeline.waits_for or ""
+    return f"{waits} (it drains)".strip() if pipeline.draining else waits
 
 
 def _limits_table(limits: Iterable[Limit], title: str) -> None:
@@ -195,5 +196,13 @@ def versions(
     if as_json:
         print_json(found)
         return
-    rows = [(each.number, "live" if each.live else "", each.bundle[:12], ago(each.created)) for each in found]
-    table("", ("version", "", "bundle", "created"), rows, "It has no code yet. `penstock deploy` brings some.")
+    rows = [
+        (each.number, "live" if each.live else "", each.bundle[:12], each.previous or "", ago(each.created))
+        for each in found
+    ]
+    table(
+        "",
+        ("version", "", "bundle", "took over from", "created"),
+        rows,
+        "It has no code yet. `penstock deploy` brings some.",
+    )

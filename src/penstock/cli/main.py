@@ -43,9 +43,16 @@ def penstock(
 
 PANELS = {
     "Server": (server.up, server.status),
-    "Code and configuration": (configure.deploy, listing.versions, configure.apply, configure.diff, configure.rm),
+    "Code and configuration": (
+        configure.deploy,
+        configure.rollback,
+        listing.versions,
+        configure.apply,
+        configure.diff,
+        configure.rm,
+    ),
     "Tasks": (work.send, work.invoke, work.task, work.why, work.cancel, logs.logs),
-    "Flow": (listing.ls, listing.show, configure.pause, configure.resume),
+    "Flow": (listing.ls, listing.show, configure.pause, configure.drain, configure.resume),
 }
 
 for _panel, _commands in PANELS.items():

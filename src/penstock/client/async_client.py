@@ -214,6 +214,14 @@ class AsyncFunctionHandle:
         """
         return await self._client._run(calls.deploy(self.name, await asyncio.to_thread(pack, path), settings))
 
+    async def rollback(self, version: int | None = None) -> Deployed:
+        """Make an earlier version live again, with the settings that it had.
+
+        Without a `version` it is the one that the live version took over from, so each further rollback goes one further
+        back. Raises Conflict if there is none, DeployFailed if it does not import any more.
+        """
+        return await self._client._run(calls.rollback(self.name, version))
+
     async def versions(self) -> list[Version]:
         """Return the function's versions."""
         return await self._client._run(calls.list_versions(self.name))
@@ -285,8 +293,12 @@ class AsyncPipelineHandle:
         """Let the pipeline start nothing more; what runs goes on, what is sent waits."""
         return await self._client._run(calls.pause(self.name))
 
+    async def drain(self) -> Pipeline:
+        """Let the pipeline take no more tasks: sending raises Conflict. What it has goes on, also if it was paused."""
+        return await self._client._run(calls.drain(self.name))
+
     async def resume(self) -> Pipeline:
-        """Let the pipeline start tasks again."""
+        """Let the pipeline take and start tasks again."""
         return await self._client._run(calls.resume(self.name))
 
     def dead(self) -> AsyncIterator[Task]:

@@ -106,6 +106,12 @@ def deploy(name: str, bundle: bytes, settings: Settings | None) -> Call[Deployed
     return Call("PUT", path, _deployed, bundle, (ZIP,), within=None)
 
 
+def rollback(name: str, version: int | None) -> Call[Deployed]:
+    """Make an earlier version of a function live again; without one, that which the live one took over from."""
+    body = encode({} if version is None else {"version": version})
+    return Call("POST", _path("functions", name, "rollback"), _deployed, body, (JSON,), within=None)
+
+
 def list_versions(name: str) -> Call[list[Version]]:
     """List a function's versions."""
     return Call("GET", _path("functions", name, "versions"), _versions, repeatable=True)
@@ -157,8 +163,13 @@ def pause(name: str) -> Call[Pipeline]:
     return Call("POST", _path("pipelines", name, "pause"), _pipeline, repeatable=True)
 
 
+def drain(name: str) -> Call[Pipeline]:
+    """Let a pipeline take no more tasks."""
+    return Call("POST", _path("pipelines", name, "drain"), _pipeline, repeatable=True)
+
+
 def resume(name: str) -> Call[Pipeline]:
-    """Let a pipeline start tasks again."""
+    """Let a pipeline take and start tasks again."""
     return Call("POST", _path("pipelines", name, "resume"), _pipeline, repeatable=True)
 
 

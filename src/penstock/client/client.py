@@ -204,6 +204,14 @@ class FunctionHandle:
         """
         return self._client._run(calls.deploy(self.name, pack(path), settings))
 
+    def rollback(self, version: int | None = None) -> Deployed:
+        """Make an earlier version live again, with the settings that it had.
+
+        Without a `version` it is the one that the live version took over from, so each further rollback goes one further
+        back. Raises Conflict if there is none, DeployFailed if it does not import any more.
+        """
+        return self._client._run(calls.rollback(self.name, version))
+
     def versions(self) -> list[Version]:
         """Return the function's versions."""
         return self._client._run(calls.list_versions(self.name))
@@ -273,8 +281,12 @@ class PipelineHandle:
         """Let the pipeline start nothing more; what runs goes on, what is sent waits."""
         return self._client._run(calls.pause(self.name))
 
+    def drain(self) -> Pipeline:
+        """Let the pipeline take no more tasks: sending raises Conflict. What it has goes on, also if it was paused."""
+        return self._client._run(calls.drain(self.name))
+
     def resume(self) -> Pipeline:
-        """Let the pipeline start tasks again."""
+        """Let the pipeline take and start tasks again."""
         return self._client._run(calls.resume(self.name))
 
     def dead(self) -> Iterator[Task]:

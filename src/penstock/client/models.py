@@ -102,6 +102,7 @@ class Pipeline:
     created: datetime | None = None
     updated: datetime | None = None
     paused: bool = False
+    draining: bool = False
     held_until: datetime | None = None
     counts: dict[str, int] = field(default_factory=dict)
     waits_for: str | None = None
@@ -129,12 +130,13 @@ class Deployed:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Tell of one immutable version of a function."""
+    """Tell of one immutable version of a function; `previous` is the one that it took over from, where a rollback leads."""
 
     number: int
     bundle: str
     live: bool
     created: datetime | None = None
+    previous: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,11 @@ def plan_in_steps(
         yield
     unchanged = len(named) - len(steps)
     if prune:
-        removed = current.keys() - named
+        removed: set[Key] = set()
+        for key in current:
+            if key not in named:
+                removed.add(key)
+            yield
         mistakes = []
         for path, kind, name in _references(wanted.objects()):
             if (kind, name) in removed:
@@ -79,10 +83,20 @@ def plan_in_steps(
 
 def plan_removal(current: Mapping[Key, Settings], kind: Kind, name: str) -> Plan:
     """Return the one step that removes an object. Raises `NotFound`, and `Conflict` if something uses it."""
+    return finish(plan_removal_in_steps(current, kind, name))
+
+
+def plan_removal_in_steps(current: Mapping[Key, Settings], kind: Kind, name: str) -> Generator[None, None, Plan]:
+    """Do what `plan_removal` does, and yield often."""
     if (kind, name) not in current:
         raise NotFound(kind, name, nearest(name, [other for its, other in current if its == kind]))
-    objects = ((its, other, settings) for (its, other), settings in current.items())
-    users = sorted({path.rsplit(".", 1)[0] for path, its, used in _references(objects) if (its, used) == (kind, name)})
+    users = []
+    for its, other in current if kind != "pipeline" else ():  # nothing refers to a pipeline
+        object_ = (its, other, current[its, other])
+        if any((used, one) == (kind, name) for _, used, one in _references([object_])):
+            users.append(f"{SECTIONS[its]}.{other}")
+        yield
+    users.sort()
     if users:
         some = ", ".join(users[:_SHOWN_USERS]) + (
             f" and {len(users) - _SHOWN_USERS} more" if len(users) > _SHOWN_USERS else ""

@@ -32,7 +32,7 @@ from penstock.domain.written import FunctionSettings, LimitSettings, PipelineSet
 __all__ = [
     "SECTIONS", "Configuration", "FunctionSettings", "FunctionSpec", "Kind", "LimitSettings", "LimitSpec",
     "PipelineSettings", "PipelineSpec", "RateSpec", "Settings", "finish", "function_spec", "keep_secrets", "limit_spec",
-    "merge", "pipeline_spec", "redact", "validate", "validate_in_steps", "validate_one",
+    "merge", "pipeline_spec", "redact", "validate", "validate_in_steps", "validate_one", "validate_one_in_steps",
 ]  # fmt: skip
 
 Kind = Literal["limit", "function", "pipeline"]
@@ -100,7 +100,15 @@ def validate_in_steps(document: object, known: Known) -> Generator[None, None, C
 
 def validate_one(kind: Kind, name: str, document: object, known: Known) -> dict[str, Any]:
     """Return the settings that a user wrote for one object, as `validate` does."""
-    return finish(_Reading(known).read({kind: {name: document}}))[SECTIONS[kind]][name]
+    return finish(validate_one_in_steps(kind, name, document, known))
+
+
+def validate_one_in_steps(
+    kind: Kind, name: str, document: object, known: Known
+) -> Generator[None, None, dict[str, Any]]:
+    """Do what `validate_one` does, and yield often."""
+    read = yield from _Reading(known).read({kind: {name: document}})
+    return read[SECTIONS[kind]][name]
 
 
 def finish(steps: Generator[None, None, T]) -> T:
@@ -222,7 +230,7 @@ class _Reading:
     def _guess(self, kind: Kind, name: str) -> str:
         """Return which name was probably meant; the search is slow, so after many wrong names it is given up."""
         if (kind, name) not in self._guesses and len(self._guesses) < _MOST_GUESSES:
-            names = {**self._known.get(kind, {}), **self._written.get(kind, {})}
+            names = {*self._known.get(kind, {}), *self._written.get(kind, {})}
             self._guesses[kind, name] = did_you_mean(name, names, f"add it to {SECTIONS[kind]}" if names else "")
         return self._guesses.get((kind, name), "")
 

@@ -109,6 +109,7 @@ class PipelineSpec:
     max_queued: int = MAX_QUEUED
     max_payload: int = MAX_PAYLOAD
     paused: bool = False
+    draining: bool = False
     remove_when_empty: bool = False
     timeout: float | None = None
     weight: float = 1.0
@@ -162,6 +163,7 @@ def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:
         max_queued=get("max_queued", MAX_QUEUED),
         max_payload=parse_size(get("max_payload", MAX_PAYLOAD)),
         paused=get("paused", False),
+        draining=get("draining", False),
         remove_when_empty=get("remove_when_empty", False),
         timeout=None if timeout is None else parse_duration(timeout),
         weight=get("weight", 1.0),

@@ -142,6 +142,7 @@ class PipelineSettings(Written):
     max_queued: Annotated[int, BeforeValidator(checks.whole(1, 10**9))] = 1_000_000
     max_payload: Annotated[str, BeforeValidator(checks.size(1, 64 * 2**20))] = "256KiB"
     paused: bool = False
+    draining: bool = False
     remove_when_empty: bool = False
     timeout: Timeout | None = None
     weight: Annotated[int | float, BeforeValidator(checks.weight)] = 1

@@ -1,29 +1,29 @@
 """Changes of the configuration: validated whole, planned, written in one transaction, then carried out.
 
 One change at a time. What is written is what the reconciler then makes true; nothing is applied of a change that cannot
-be applied whole.
+be applied whole. Whatever may fail comes before the transaction, so that memory and store never disagree afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from penstock.compute.protocol import ImportFailed
-from penstock.domain.errors import BadRequest, Conflict, DeployFailed, InvalidSettings, Mistake, NotFound, PenstockError
+from penstock.domain.errors import BadRequest, Conflict, InvalidSettings, Mistake, NotFound, PenstockError
 from penstock.domain.mistakes import nearest
-from penstock.domain.plan import Plan, Step, plan_in_steps, plan_removal
-from penstock.domain.settings import SECTIONS, Configuration, Kind, merge, redact, validate_in_steps, validate_one
+from penstock.domain.plan import Plan, Step, plan_in_steps, plan_removal_in_steps
+from penstock.domain.settings import Configuration, Kind, merge, redact, validate_in_steps, validate_one_in_steps
 from penstock.domain.task import State
 from penstock.engine.bell import Bell
+from penstock.engine.objects import SettingsByKey, SettingsByName
+from penstock.engine.versions import Flip, Versions
 from penstock.store.protocol import Change, StoredObject, Write
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
     from typing import TypeVar
 
     from penstock.engine.model import Plant
@@ -34,16 +34,11 @@ if TYPE_CHECKING:
 
 Removal = Literal["refuse", "drain", "discard"]
 
-PREPARE_TIMEOUT: Final = 60.0
-"""How long (seconds) new code may take to import before its deploy is refused."""
-
 SLICE: Final = 0.002
 """Seconds of work on a large configuration between two looks at everything else."""
 
-REMOVAL_PAUSE: Final = 1.0
-"""Seconds until the removal of an empty pipeline is tried again that the store did not take."""
-
-DRAINING: Final = "draining pipelines"
+LATER: Final = 1.0
+"""Seconds until what the store did not take of a removal is tried again."""
 
 log = logging.getLogger(__name__)
 
@@ -64,27 +59,27 @@ class Applied:
 
 
 class Configurer:
-    """Change the configuration."""
+    """Change the configuration. `changed` is rung when something has changed."""
 
     def __init__(
         self, plant: Plant, reconciler: Reconciler, bundles: Bundles, catch_up: Callable[[], Awaitable[None]]
     ) -> None:
+        self.changed = Bell()
         self._plant = plant
         self._reconciler = reconciler
         self._bundles = bundles
         self._catch_up = catch_up  # returns when the store knows all outcomes that there are
+        self._versions = Versions(plant, reconciler)
+        self._known = {kind: SettingsByName(objects) for kind, objects in reconciler.objects.items()}
+        self._current = SettingsByKey(reconciler.objects)
         self._lock = asyncio.Lock()
-        self._changed = Bell()
         self._jobs: set[asyncio.Task[None]] = set()
+        self._left: set[str] = set()  # pipelines that are gone, and whose tasks the store still has
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Take up removals that were under way."""
-        note = await self._plant.store.note(self._plant.project_id, DRAINING)
-        for name in json.loads(note or b"[]"):
-            pipe = self._plant.pipes.get(name)
-            if pipe is not None:
-                pipe.draining = True
-                self.emptied(name)
+        for name in self._plant.pipes:
+            self._look_drained(name)
 
     def close(self) -> None:
         """Change nothing more."""
@@ -95,8 +90,8 @@ class Configurer:
     async def apply(self, document: object, *, prune: bool, dry_run: bool, tasks: Removal) -> Applied:
         """Make the configuration what a document says. Raises `InvalidSettings` with every mistake, having changed nothing."""
         async with self._lock:
-            wanted = await _in_slices(validate_in_steps(document, self._known()))
-            plan = await _in_slices(plan_in_steps(self._current(), wanted, prune))
+            wanted = await _in_slices(validate_in_steps(document, self._known))
+            plan = await _in_slices(plan_in_steps(self._current, wanted, prune))
             return Applied(plan, [] if dry_run else await self._carry_out(plan, tasks))
 
     async def put(self, kind: Kind, name: str, settings: object) -> StoredObject:
@@ -114,7 +109,7 @@ class Configurer:
     async def remove(self, kind: Kind, name: str, tasks: Removal) -> None:
         """Remove one object; `tasks` says what becomes of a pipeline's."""
         async with self._lock:
-            await self._carry_out(plan_removal(self._current(), kind, name), tasks)
+            await self._carry_out(await _in_slices(plan_removal_in_steps(self._current, kind, name)), tasks)
 
     def lookup(self, kind: Kind, name: str) -> StoredObject:
         """Return one object. Raises `NotFound` with the nearest name."""
@@ -124,10 +119,12 @@ class Configurer:
         return objects[name]
 
     async def _put(self, kind: Kind, name: str, settings: object) -> StoredObject:
-        clean = validate_one(kind, name, settings, self._known())
-        plan = await _in_slices(plan_in_steps(self._current(), Configuration.of(kind, name, clean)))
-        await self._carry_out(plan, "refuse")
+        clean = await _in_slices(validate_one_in_steps(kind, name, settings, self._known))
+        await self._carry_out(await self._plan_one(kind, name, clean), "refuse")
         return self.lookup(kind, name)
+
+    async def _plan_one(self, kind: Kind, name: str, settings: Mapping[str, Any]) -> Plan:
+        return await _in_slices(plan_in_steps(self._current, Configuration.of(kind, name, settings)))
 
     # code ---------------------------------------------------------------------------------------------------------
     async def deploy(self, function: str, body: bytes, settings: object | None) -> Version:
@@ -136,57 +133,54 @@ class Configurer:
         Raises `DeployFailed` with the traceback if it does not import: what was live stays live.
         """
         async with self._lock:
-            if settings is not None:
-                known = self._reconciler.objects["function"].get(function)
-                clean = validate_one("function", function, settings, self._known())
-                before = None if known is None else known.settings
+            if settings is None:
+                clean = dict(self.lookup("function", function).settings)
             else:
-                clean = before = dict(self.lookup("function", function).settings)
-            digest = await self._bundles.add(body)
-            version = await self._prepare(function, digest, clean)
-            if clean != before:
-                plan = await _in_slices(plan_in_steps(self._current(), Configuration.of("function", function, clean)))
-                await self._write(plan, "refuse")
-            await self._flip(version)
-            return version
+                clean = await _in_slices(validate_one_in_steps("function", function, settings, self._known))
+            flip = await self._versions.make(function, await self._bundles.add(body), clean)
+            return await self._make_live(flip, clean)
 
-    async def _prepare(self, function: str, bundle: str, settings: Mapping[str, Any]) -> Version:
-        """Write a version and see that it imports."""
-        plant = self._plant
-        version = await plant.store.add_version(plant.project_id, function, bundle, settings, plant.wall())
-        blueprint = self._reconciler.blueprint(version, {})
+    async def rollback(self, function: str, number: int | None = None) -> Version:
+        """Make an earlier version live again, with the settings that it had; return it.
+
+        Without a number that is the version which the live one took over from, so that each further rollback goes one
+        further back. Raises `Conflict` if there is none, `NotFound`, and `DeployFailed` and `InvalidSettings` if the code
+        or what its settings refer to is gone: what is live stays live.
+        """
+        async with self._lock:
+            self.lookup("function", function)
+            flip = await self._versions.find(function, number)
+            settings = validate_one_in_steps("function", function, flip.version.settings, self._known)
+            return await self._make_live(flip, await _in_slices(settings))
+
+    async def _make_live(self, flip: Flip, settings: Mapping[str, Any]) -> Version:
         try:
-            await plant.compute.prepare(blueprint, PREPARE_TIMEOUT)
-        except ImportFailed as error:
-            plant.compute.retire(blueprint)
-            raise DeployFailed(f"The code of '{function}' does not import: {error.message}", error.traceback) from error
-        return version
-
-    async def _flip(self, version: Version) -> None:
-        plant = self._plant
-        await plant.store.set_live(plant.project_id, version.function, version.number, plant.wall())
-        await self._reconciler.flip(version)
-        self._changed.ring()
+            plan = await self._plan_one("function", flip.version.function, settings)
+            await self._write(plan.steps, [flip])
+        except PenstockError:
+            self._versions.forget(flip)
+            raise
+        return flip.version
 
     # carrying out ---------------------------------------------------------------------------------------------------
     async def _carry_out(self, plan: Plan, tasks: Removal) -> list[Change]:
         """Carry a plan out. New settings of a function that has code are a new version, which has to import too."""
         self._check_pins(plan)
-        self._check_removals(plan, tasks)
-        versions: list[Version] = []
+        draining = self._check_removals(plan, tasks)
+        steps = [
+            self._drain(step) if step.name in draining and step.kind == "pipeline" else step for step in plan.steps
+        ]
+        flips: list[Flip] = []
         try:
-            for step in plan.steps:
+            for step in steps:
                 function = self._plant.functions.get(step.name) if step.kind == "function" else None
                 if function is not None and function.live is not None and step.settings is not None:
-                    versions.append(await self._prepare(step.name, function.live.bundle, step.settings))
-            changes = await self._write(plan, tasks)
+                    flips.append(await self._versions.make(step.name, function.live.bundle, step.settings))
+            return await self._write(steps, flips)
         except PenstockError:
-            for version in versions:  # nobody will run them
-                self._plant.compute.retire(self._reconciler.blueprint(version, {}))
+            for flip in flips:
+                self._versions.forget(flip)
             raise
-        for version in versions:
-            await self._flip(version)
-        return changes
 
     def _check_pins(self, plan: Plan) -> None:
         """Refuse pins to versions that there are not. Raises `InvalidSettings`."""
@@ -206,45 +200,13 @@ class Configurer:
         if mistakes:
             raise InvalidSettings(mistakes)
 
-    async def _write(self, plan: Plan, tasks: Removal) -> list[Change]:
-        plant = self._plant
-        draining = self._check_removals(plan, tasks)
-        steps = [step for step in plan.steps if step.name not in draining or step.kind != "pipeline"]
-        writes = [Write(step.kind, step.name, step.action, step.settings, step.before, step.after) for step in steps]
-        wall = plant.wall()
-        changes = await plant.store.apply(plant.project_id, writes, wall) if writes else []
-        began = plant.clock()
-        for step in steps:
-            await self._reconcile(step, wall)
-            if plant.clock() - began > SLICE:
-                await asyncio.sleep(0)
-                began = plant.clock()
-        if draining:
-            await self._drain(draining)
-        if changes:
-            self._changed.ring()
-        return changes
-
-    async def _reconcile(self, step: Step, wall: float) -> None:
-        if step.settings is not None:
-            known = self._reconciler.objects[step.kind].get(step.name)
-            created = wall if known is None else known.created
-            self._reconciler.put(StoredObject(step.kind, step.name, step.settings, created, wall))
-        else:
-            self._reconciler.remove(step.kind, step.name)
-            if step.kind == "pipeline":
-                await self._catch_up()  # else what has just ended would be taken for waiting
-                waiting = (State.QUEUED, State.DELAYED)
-                await self._plant.store.discard(self._plant.project_id, step.name, waiting)
-
     def _check_removals(self, plan: Plan, tasks: Removal) -> set[str]:
         """Return the pipelines that are to go when their work is done. Raises `Conflict` if some have work and may not."""
-        busy = set()
-        for step in plan.steps:
-            if step.kind == "pipeline" and step.action == "remove":
-                counts = self._plant.pipes[step.name].counts
-                if counts.waiting or counts.running:
-                    busy.add(step.name)
+        busy = {
+            step.name
+            for step in plan.steps
+            if step.kind == "pipeline" and step.action == "remove" and self._plant.pipes[step.name].busy
+        }
         if busy and tasks == "refuse":
             left = Counter({name: self._plant.pipes[name].counts.waiting for name in busy})
             some = ", ".join(f"'{name}' ({number} waiting)" for name, number in left.most_common(5))
@@ -259,67 +221,106 @@ class Configurer:
             )
         return busy if tasks == "drain" else set()
 
-    async def _drain(self, names: set[str]) -> None:
-        for name in names:
-            self._plant.pipes[name].draining = True
-        await self._save_draining()
-        for name in names:
-            self.emptied(name)
+    def _drain(self, step: Step) -> Step:
+        """Return the step that lets a pipeline drain, and then go, in the place of the one that removes it."""
+        before = self.lookup("pipeline", step.name).settings
+        after = {**before, "draining": True, "remove_when_empty": True}
+        after.pop("paused", None)
+        return Step("change", "pipeline", step.name, redact(before), redact(after), after)
 
-    async def _save_draining(self) -> None:
-        names = [name for name, pipe in self._plant.pipes.items() if pipe.draining]
-        body = json.dumps(names).encode() if names else None
-        await self._plant.store.save_note(self._plant.project_id, DRAINING, body)
+    async def _write(self, steps: Sequence[Step], flips: Sequence[Flip]) -> list[Change]:
+        """Write a change in one transaction, and then make it so: from there on nothing can fail."""
+        plant = self._plant
+        if any(step.name in self._left and step.action == "create" for step in steps):
+            await self._discard_left()
+        writes = [Write(step.kind, step.name, step.action, step.settings, step.before, step.after) for step in steps]
+        live = {flip.version.function: flip.version.number for flip in flips}
+        wall = plant.wall()
+        changes = await plant.store.apply(plant.project_id, writes, wall, live) if writes or live else []
+        await _in_slices(self._reconcile(steps, flips, wall))
+        if changes:
+            self.changed.ring()
+        if self._left:
+            await self._try_to_discard()
+        return changes
+
+    def _reconcile(self, steps: Sequence[Step], flips: Sequence[Flip], wall: float) -> Generator[None, None, None]:
+        """Make what runs agree with what was written."""
+        for step in steps:
+            if step.settings is not None:
+                known = self._reconciler.objects[step.kind].get(step.name)
+                created = wall if known is None else known.created
+                yield from self._reconciler.put(StoredObject(step.kind, step.name, step.settings, created, wall))
+                if step.kind == "pipeline":
+                    self._look_drained(step.name)
+            else:
+                if step.kind == "pipeline" and self._plant.pipes[step.name].busy:
+                    self._left.add(step.name)
+                self._reconciler.remove(step.kind, step.name)
+            yield
+        for flip in flips:
+            yield from self._reconciler.flip(flip)
+
+    # pipelines that go --------------------------------------------------------------------------------------------------
+    def _look_drained(self, name: str) -> None:
+        """Let a pipeline go that takes no more tasks, has none, and was to be removed then."""
+        pipe = self._plant.pipes[name]
+        if pipe.spec.draining and pipe.leaving and not pipe.busy:
+            self.emptied(name)
 
     def emptied(self, name: str) -> None:
         """Remove a pipeline that was to go when its work is done, if it still has none."""
-        job = asyncio.get_running_loop().create_task(self._remove_empty(name))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        self._do_later(self._remove_empty(name))
 
     async def _remove_empty(self, name: str) -> None:
         while True:
             try:
-                await self._remove_if_empty(name)
+                async with self._lock:
+                    pipe = self._plant.pipes.get(name)
+                    if pipe is not None and pipe.leaving and not pipe.busy:
+                        plan = await _in_slices(plan_removal_in_steps(self._current, "pipeline", name))
+                        await self._write(plan.steps, ())
             except PenstockError as error:
                 log.warning("The pipeline '%s' is done and could not be removed yet: %s", name, error)
-                await asyncio.sleep(REMOVAL_PAUSE)
+                await asyncio.sleep(LATER)
             else:
                 return
 
-    async def _remove_if_empty(self, name: str) -> None:
+    async def _try_to_discard(self) -> None:
+        """Delete what removed pipelines had waiting; what the store does not take now it gets later."""
+        try:
+            await self._discard_left()
+        except PenstockError as error:
+            log.warning("Tasks of removed pipelines could not be deleted yet: %s", error)
+            self._do_later(self._discard_later())
+
+    async def _discard_later(self) -> None:
+        await asyncio.sleep(LATER)
         async with self._lock:
-            pipe = self._plant.pipes.get(name)
-            if pipe is None or not pipe.leaving or pipe.counts.waiting or pipe.counts.running:
-                return
-            was_draining = pipe.draining
-            await self._write(plan_removal(self._current(), "pipeline", name), "discard")
-            if was_draining:
-                await self._save_draining()
+            if self._left:
+                await self._try_to_discard()
+
+    async def _discard_left(self) -> None:
+        await self._catch_up()  # else what has just ended would be taken for waiting
+        for name in sorted(self._left):
+            await self._plant.store.discard(self._plant.project_id, name, (State.QUEUED, State.DELAYED))
+            self._left.discard(name)
+
+    def _do_later(self, work: Coroutine[Any, Any, None]) -> None:
+        job = asyncio.get_running_loop().create_task(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
 
     # the change stream ------------------------------------------------------------------------------------------------
     async def changes(self, after: int, limit: int, wait: float = 0.0) -> list[Change]:
         """Return rows of the change log behind a sequence; wait up to `wait` seconds for one if there is none yet."""
         store, project = self._plant.store, self._plant.project_id
-        rung = self._changed.rung
+        rung = self.changed.rung
         rows = await store.changes(project, after, limit)
         if rows or not wait:
             return rows
-        await self._changed.wait(rung, wait)
+        await self.changed.wait(rung, wait)
         return await store.changes(project, after, limit)
-
-    def _known(self) -> dict[Kind, dict[str, Mapping[str, Any]]]:
-        return {
-            kind: {name: stored.settings for name, stored in self._reconciler.objects[kind].items()}
-            for kind in SECTIONS
-        }
-
-    def _current(self) -> dict[tuple[Kind, str], Mapping[str, Any]]:
-        return {
-            (kind, name): stored.settings
-            for kind in SECTIONS
-            for name, stored in self._reconciler.objects[kind].items()
-        }
 
 
 async def _in_slices(steps: Generator[None, None, T]) -> T:

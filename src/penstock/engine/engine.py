@@ -113,7 +113,7 @@ class Engine:
         await self.scheduler.open()
         self.expiry.open()
         plant.accepting = True
-        await self.configurer.open()
+        self.configurer.open()
         for fleet in plant.fleets.values():
             self.scaler.keep_warm(fleet)
         self.pruner.open()
@@ -228,12 +228,20 @@ class Engine:
         pipe.counts.dead -= number
         return number
 
-    async def pause(self, pipeline: str, *, paused: bool) -> None:
-        """Pause or resume a pipeline; it is a setting, so it outlives the server."""
-        await self.configurer.patch("pipeline", pipeline, {"paused": True if paused else None})
-        if not paused:
-            self.plant.admission.resume(pipeline)
-            self.pump.wake()
+    # flow: settings, so that they outlive the server ----------------------------------------------------------------
+    async def pause(self, pipeline: str) -> None:
+        """Start nothing more of a pipeline; it still takes tasks."""
+        await self.configurer.patch("pipeline", pipeline, {"paused": True})
+
+    async def drain(self, pipeline: str) -> None:
+        """Take no more tasks into a pipeline; what it has goes on, also if it was paused."""
+        await self.configurer.patch("pipeline", pipeline, {"draining": True, "paused": None})
+
+    async def resume(self, pipeline: str) -> None:
+        """Undo `pause` and `drain`, and any hold."""
+        await self.configurer.patch("pipeline", pipeline, {"paused": None, "draining": None})
+        self.plant.admission.resume(pipeline)
+        self.pump.wake()
 
     @staticmethod
     def direct(function: str) -> str:

@@ -64,13 +64,17 @@ class Pipe:
     fleet: Fleet
     timeout: float
     counts: Counts = field(default_factory=Counts)
-    draining: bool = False
     paging: bool = False
+
+    @property
+    def busy(self) -> bool:
+        """Say whether tasks wait here, or run."""
+        return bool(self.counts.waiting or self.counts.running)
 
     @property
     def leaving(self) -> bool:
         """Say whether the pipeline goes when its work is done."""
-        return self.draining or self.spec.remove_when_empty
+        return self.spec.remove_when_empty
 
 
 class Running:

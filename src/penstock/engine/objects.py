@@ -1,11 +1,11 @@
 """The configuration in memory, packed: a hundred bytes for each object that nobody looks at."""
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 import msgspec
 
-from penstock.domain.settings import Kind
+from penstock.domain.settings import Kind, Settings
 from penstock.store.protocol import StoredObject
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -37,3 +37,39 @@ class Objects(MutableMapping[str, StoredObject]):
 
     def __len__(self) -> int:
         return len(self._packed)
+
+
+class SettingsByName(Mapping[str, Settings]):
+    """Show the settings of objects, unpacking one when it is looked at."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def __getitem__(self, name: str) -> Settings:
+        return self._objects[name].settings
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._objects
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._objects)
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+
+class SettingsByKey(Mapping[tuple[Kind, str], Settings]):
+    """Show the settings of objects of all kinds, unpacking one when it is looked at."""
+
+    def __init__(self, objects: Mapping[Kind, Objects]) -> None:
+        self._objects = objects
+
+    def __getitem__(self, key: tuple[Kind, str]) -> Settings:
+        kind, name = key
+        return self._objects[kind][name].settings
+
+    def __iter__(self) -> Iterator[tuple[Kind, str]]:
+        return ((kind, name) for kind, objects in self._objects.items() for name in objects)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._objects.values()))

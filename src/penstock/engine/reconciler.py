@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any, Final
 from penstock.compute.protocol import Blueprint, PipelineContext
 from penstock.domain.errors import Conflict
 from penstock.domain.limits import Gate
-from penstock.domain.settings import SECTIONS, Kind, PipelineSpec, function_spec, limit_spec, pipeline_spec
+from penstock.domain.settings import SECTIONS, Kind, PipelineSpec, finish, function_spec, limit_spec, pipeline_spec
 from penstock.domain.task import WAITING, State
 from penstock.engine.model import DIRECT, Fleet, Function, Pipe
 from penstock.engine.objects import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from penstock.engine.model import Plant
     from penstock.engine.pump import Pump
     from penstock.engine.scaler import Scaler
     from penstock.engine.scheduler import Scheduler
+    from penstock.engine.versions import Flip
     from penstock.store.protocol import StoredObject, Version
 
 CEILING: Final = "function "
@@ -68,20 +69,20 @@ class Reconciler:
         after = ""
         while page := await plant.store.objects(plant.project_id, kind, after, PAGE):
             for stored in page:
-                self.put(stored)
+                finish(self.put(stored))
                 if kind == "function":
                     self._take_versions(stored.name, await plant.store.versions(plant.project_id, stored.name))
             after = page[-1].name
 
     # objects ------------------------------------------------------------------------------------------------------
-    def put(self, stored: StoredObject) -> None:
-        """Make one object what it says now."""
+    def put(self, stored: StoredObject) -> Generator[None, None, None]:
+        """Make one object what it says now, yielding often: a function's may concern all its pipelines."""
         self.objects[stored.kind][stored.name] = stored
         if stored.kind == "limit":
             limit = limit_spec(stored.name, stored.settings)
             self._gate(limit.name, limit.rates, limit.concurrency)
         elif stored.kind == "function":
-            self._put_function(stored)
+            yield from self._put_function(stored)
         else:
             self._put_pipeline(pipeline_spec(stored.name, stored.settings))
         self._pump.wake()
@@ -103,7 +104,7 @@ class Reconciler:
         gate.configure(rates, concurrency)
         self._plant.admission.limit(gate)
 
-    def _put_function(self, stored: StoredObject) -> None:
+    def _put_function(self, stored: StoredObject) -> Iterator[None]:
         plant = self._plant
         spec = function_spec(stored.name, stored.settings)
         gates = spec.limits
@@ -120,9 +121,10 @@ class Reconciler:
         if not same:
             for pipe in [pipe for pipe in plant.pipes.values() if pipe.spec.function == spec.name]:
                 self._put_pipeline(pipe.spec)
-        for fleet in plant.fleets.values():
-            if fleet.function == spec.name:
-                self._scaler.keep_warm(fleet)
+                yield
+        for fleet in [fleet for fleet in plant.fleets.values() if fleet.function == spec.name]:
+            self._scaler.keep_warm(fleet)
+            yield
 
     def _put_pipeline(self, spec: PipelineSpec) -> None:
         plant = self._plant
@@ -157,11 +159,7 @@ class Reconciler:
     # fleets -------------------------------------------------------------------------------------------------------
     def _fleet(self, spec: PipelineSpec, function: Function) -> Fleet:
         """Return the fleet that a pipeline's tasks run in: one for each (function, pinned version, environment)."""
-        name = spec.function
-        if spec.version is not None:
-            name += f"@{spec.version}"
-        if spec.env:
-            name += "#" + hashlib.sha256(json.dumps(spec.env, sort_keys=True).encode()).hexdigest()[:16]
+        name = _fleet_name(spec.function, spec.version, spec.env)
         fleet = self._plant.fleets.get(name)
         if fleet is None:
             fleet = self._plant.fleets[name] = Fleet(name, spec.function, spec.version, spec.env)
@@ -177,10 +175,18 @@ class Reconciler:
             return
         for member in list(fleet.members.values()):
             self._scaler.retire(member)
-        if fleet.blueprint is not None:
-            self._plant.compute.retire(fleet.blueprint)
         self._plant.fleets.pop(fleet.name, None)
         self._plant.admission.slots.pop(fleet.name, None)
+        if fleet.blueprint is not None:
+            self.retire(fleet.blueprint, fleet.env)
+
+    def retire(self, blueprint: Blueprint, env: Mapping[str, str]) -> None:
+        """Say that a blueprint is not wanted any more, unless a fleet runs on it: the live version may be pinned as well."""
+        for pinned in (None, blueprint.version):
+            fleet = self._plant.fleets.get(_fleet_name(blueprint.function, pinned, env))
+            if fleet is not None and fleet.blueprint == blueprint:
+                return
+        self._plant.compute.retire(blueprint)
 
     def blueprint(self, version: Version, env: Mapping[str, str]) -> Blueprint:
         """Return what instances of a version are made from."""
@@ -207,17 +213,23 @@ class Reconciler:
             if fleet.function == name and function.live is not None and fleet.pinned is None:
                 fleet.blueprint = self.blueprint(function.live, fleet.env)
 
-    async def flip(self, version: Version) -> None:
-        """Make a version the live one for every pipeline that is not pinned, at once."""
+    def flip(self, flip: Flip) -> Iterator[None]:
+        """Make a version the live one for every pipeline that is not pinned, yielding often."""
         plant = self._plant
-        function = plant.functions[version.function]
-        versions = await plant.store.versions(plant.project_id, version.function)
-        function.versions = {one.number: one for one in versions}
-        function.live = function.versions[version.number]
-        for fleet in plant.fleets.values():
-            if fleet.function == function.name and fleet.pinned is None:
-                old, fleet.blueprint = fleet.blueprint, self.blueprint(function.live, fleet.env)
-                self._scaler.switch(fleet)
-                if old is not None and old != fleet.blueprint:
-                    plant.compute.retire(old)
-        self._pump.wake()
+        function = plant.functions[flip.version.function]
+        function.versions = {one.number: one for one in flip.versions}
+        function.live = flip.version
+        for fleet in [one for one in plant.fleets.values() if one.function == function.name and one.pinned is None]:
+            old, fleet.blueprint = fleet.blueprint, self.blueprint(function.live, fleet.env)
+            yield from self._scaler.switch(fleet)
+            if old is not None:
+                self.retire(old, fleet.env)
+            self._pump.wake()
+            yield
+
+
+def _fleet_name(function: str, pinned: int | None, env: Mapping[str, str]) -> str:
+    name = function if pinned is None else f"{function}@{pinned}"
+    if env:
+        name += "#" + hashlib.sha256(json.dumps(env, sort_keys=True).encode()).hexdigest()[:16]
+    return name

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.domain.errors import PenstockError
-from penstock.domain.limits import Used
+from penstock.domain.limits import LONG, Used
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +43,7 @@ class Reserver:
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
         self._job: asyncio.Task[None] | None = None
+        self._used_up_at = -inf  # when this server took short periods for used up, after a crash
 
     def join(self, pump: Pump) -> None:
         """Get to know the loop that starts what a new block lets start."""
@@ -58,7 +60,8 @@ class Reserver:
             reserved = await plant.store.notes(plant.project_id, RESERVED)
             for body in reserved.values():
                 self._restore(json.loads(body), plant.clock())
-            plant.admission.use_up(plant.clock())
+            self._used_up_at = plant.clock()
+            plant.admission.use_up(self._used_up_at)
 
     async def close(self) -> None:
         """Write down what all limits have used."""
@@ -66,6 +69,10 @@ class Reserver:
         if self._job is not None:
             self._job.cancel()
         now = plant.clock()
+        if now - self._used_up_at < LONG:  # so it counts as used what pipelines without a task since then may have used
+            for pipeline in plant.admission.pipelines.values():
+                if pipeline.rates:
+                    plant.admission.own_gate(pipeline)
         used = {_name(gate): gate.used(now, ahead=False) for gate in self._gates()}
         counts = {name: rates for name, rates in used.items() if any(rate.dates for rate in rates)}
         await plant.store.save_note(plant.project_id, STOPPED, self._body(counts))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from penstock.engine.model import DRAINING, READY, STARTING, TAINTED, Member
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from penstock.compute.protocol import Instance
     from penstock.engine.model import Fleet, Plant, Running
@@ -193,13 +193,14 @@ class Scaler:
             self.keep_warm(fleet)
         return member
 
-    def switch(self, fleet: Fleet) -> None:
-        """Let the instances of an earlier blueprint go; those of the present one come as they are wanted."""
+    def switch(self, fleet: Fleet) -> Iterator[None]:
+        """Let the instances of an earlier blueprint go, yielding often; those of the present one come as they are wanted."""
+        fleet.failures, fleet.blocked_until, fleet.mean = 0, 0.0, None
+        self._plant.admission.short[fleet.name] = None
         for member in list(fleet.members.values()):
             if member.blueprint != fleet.blueprint and member.state in {STARTING, READY} and member.suspect is None:
                 self.retire(member)
-        fleet.failures, fleet.blocked_until, fleet.mean = 0, 0.0, None
-        self._plant.admission.short[fleet.name] = None
+                yield
         self.keep_warm(fleet)
 
     def _close(self, member: Member, state: str) -> None:

@@ -34,7 +34,7 @@ READS: Final = frozenset(
 )
 WRITES: Final = frozenset(
     {"project", "enqueue", "record", "note_starts", "recover", "promote", "redrive", "discard", "apply", "add_version",
-     "set_live", "write_output", "save_note", "prune"}
+     "write_output", "save_note", "prune"}
 )  # fmt: skip
 REFUSED_WHEN_FULL: Final = frozenset({"enqueue", "apply", "add_version"})
 

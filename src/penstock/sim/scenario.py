@@ -229,8 +229,8 @@ def _steps(
     for name in pipelines:
         steps += _arrivals(rng, name, horizon)
     disturbances = {
-        "crash": 1, "restart": 1, "limit": 2 * len(limits), "pipeline": 3, "pause": 2, "remove": 0.5, "deploy": 2,
-        "break": 0.5, "cancel": 4, "call": 4, "redrive": 1, "block": 1, "full": 0.7, "function": 1, "clock": 0.5,
+        "crash": 1, "restart": 1, "limit": 2 * len(limits), "pipeline": 3, "pause": 2, "drain": 1, "remove": 0.5, "deploy": 2,
+        "break": 0.5, "rollback": 1, "cancel": 4, "call": 4, "redrive": 1, "block": 1, "full": 0.7, "function": 1, "clock": 0.5,
     }  # fmt: skip
     chosen = rng.sample(list(disturbances), rng.randint(0, len(disturbances)))
     weights = [disturbances[action] for action in chosen]
@@ -286,9 +286,11 @@ def _disturbance(
         "pipeline": (pipeline, {"rate": None, "concurrency": None, **_limits(rng), "weight": rng.choice([None, 2])}),
         "function": (function, {"concurrency": rng.choice([None, 2]), "timeout": rng.choice(["1s", "3s"])}),
         "pause": (pipeline, {"seconds": rng.uniform(0.1, 10)}),
+        "drain": (pipeline, {"seconds": rng.uniform(0.1, 10)}),
         "remove": (pipeline, {"tasks": rng.choice(["drain", "discard"])}),
         "deploy": (function, {"version": rng.choice([1, 2, 3])}),
         "break": (function, {}),
+        "rollback": (function, {}),
         "cancel": (pipeline, {}),
         "redrive": (pipeline, {}),
         "call": (called, {"timeout": rng.choice([None, 0.2, 3.0]), "count": rng.choice([1, 10])}),

@@ -4,9 +4,11 @@ A server's life is a process: what it does belongs to its `Life` and ends with i
 """
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -208,6 +210,9 @@ class World:
         """Change an object, and note what it allows from then on."""
         began = self._loop.time()
         await self._ask(work)
+        self._amend(kind, name, settings, began)
+
+    def _amend(self, kind: str, name: str, settings: Mapping[str, Any], began: float) -> None:
         windows = tuple(
             Window(rate.n, rate.period + rate.margin, rate.meter == "cost") for rate in rate_specs(settings.get("rate"))
         )
@@ -237,9 +242,9 @@ class World:
         verbs: dict[str, Callable[..., Awaitable[None]]] = {
             "send": self._do_send, "call": self._do_call, "cancel": self._do_cancel, "limit": self._do_limit,
             "pipeline": self._do_pipeline, "function": self._do_function, "pause": self._do_pause,
-            "remove": self._do_remove, "deploy": self._do_deploy, "break": self._do_break, "redrive": self._do_redrive,
-            "block": self._do_block, "full": self._do_full, "clock": self._do_clock,
-            "crash": self._do_crash, "restart": self._do_restart,
+            "drain": partial(self._do_pause, how="draining"), "remove": self._do_remove, "deploy": self._do_deploy,
+            "break": self._do_break, "rollback": self._do_rollback, "redrive": self._do_redrive, "block": self._do_block,
+            "full": self._do_full, "clock": self._do_clock, "crash": self._do_crash, "restart": self._do_restart,
         }  # fmt: skip
         await verbs[step.action](step.name, **step.details)
 
@@ -266,12 +271,15 @@ class World:
             payload = b'"%d%s"' % (diary.digits, b"x" * size)
             due = None if delay is None else self.wall() + delay
             items.append(Item(payload, due, f"{key}{n}" if key else None, cost, priority, expires_after))
+        drained = self.scenario.pipelines[name].get("draining")
         try:
             sent = await self.engine.intake.send(name, items)
         except (QueueFull, DiskFull, Conflict, Unavailable, NotFound) as error:
             self.ledger.note(self._loop.time(), f"sending {count} to {name} was refused: {error.code}")
             return
         self.ledger.note(self._loop.time(), f"{count} tasks sent to {name}, from {sent.ids[0]:016x} on")
+        if drained:
+            diary.surprises.append(f"{name} took tasks while it drained")
         for position, (task, item) in enumerate(zip(sent.ids, items, strict=True)):
             if position not in sent.duplicates:
                 diary.tasks[task] = Sending(
@@ -326,16 +334,17 @@ class World:
     async def _do_function(self, name: str, **patch: Any) -> None:
         await self._patch("function", name, patch)
 
-    async def _do_pause(self, name: str, seconds: float) -> None:
-        if name in self.diary.removed or self.scenario.pipelines[name].get("paused"):
+    async def _do_pause(self, name: str, seconds: float, how: str = "paused") -> None:
+        known = self.scenario.pipelines[name]
+        if name in self.diary.removed or known.get("paused") or known.get("draining"):
             return
         try:
-            await self._ask(self.engine.pause(name, paused=True))
+            await self._ask(self.engine.pause(name) if how == "paused" else self.engine.drain(name))
         except DiskFull:
             return
-        self.scenario.pipelines[name]["paused"] = True
-        paused = self._loop.time()
-        self._loop.call_later(seconds, self._resume_later, name, paused)
+        known[how] = True
+        stopped = self._loop.time() if how == "paused" else inf
+        self._loop.call_later(seconds, self._resume_later, name, stopped)
 
     def _resume_later(self, name: str, paused: float) -> None:
         away = self._server is None or not self._server.engine.plant.accepting
@@ -348,14 +357,15 @@ class World:
     async def _resume(self, name: str) -> None:
         self.diary.resumed.append((name, self._loop.time()))
         try:
-            await self.engine.pause(name, paused=False)
+            await self.engine.resume(name)
             self.diary.resumed.append((name, self._loop.time()))
         except NotFound:
             self.ledger.note(self._loop.time(), f"{name} went before it was resumed")
         except DiskFull:
             self._loop.call_later(0.5, self._resume_later, name, inf)
         else:
-            self.scenario.pipelines[name].pop("paused", None)
+            for how in ("paused", "draining"):
+                self.scenario.pipelines[name].pop(how, None)
 
     async def _do_remove(self, name: str, tasks: Any) -> None:
         if name in self.diary.removed or len(self.diary.removed) + 1 == len(self.scenario.pipelines):
@@ -364,7 +374,7 @@ class World:
             return
         self.diary.removed.add(name)
         if tasks == "drain" and self.scenario.pipelines[name].get("paused"):
-            await self._ask(self.engine.pause(name, paused=False))
+            await self._ask(self.engine.resume(name))
             self.diary.resumed.append((name, self._loop.time()))
         await self._ask(self.engine.configurer.remove("pipeline", name, tasks))
 
@@ -379,6 +389,13 @@ class World:
         except (DeployFailed, DiskFull):
             return
         self.diary.surprises.append(f"broken code of {name} was deployed")
+
+    async def _do_rollback(self, name: str) -> None:
+        began = self._loop.time()
+        with contextlib.suppress(Conflict, DiskFull):  # there may be no version before
+            version = await self._ask(self.engine.configurer.rollback(name))
+            self.scenario.functions[name] = dict(version.settings)
+            self._amend("function", name, version.settings, began)
 
     async def _do_redrive(self, name: str) -> None:
         if name not in self.diary.removed:
@@ -417,8 +434,8 @@ class World:
         await asyncio.sleep(15.0)  # by then every pause is over, unless its end was lost in a crash
         self.server.store.full = False
         for name, pipe in list(self.engine.plant.pipes.items()):
-            if pipe.spec.paused:
-                await self._ask(self.engine.pause(name, paused=False))
+            if pipe.spec.paused or (pipe.spec.draining and not pipe.leaving):
+                await self._ask(self.engine.resume(name))
                 self.diary.resumed.append((name, self._loop.time()))
         until = self._loop.time() + PATIENCE
         pause = 0.5

@@ -25,14 +25,19 @@ def _project(session: Session, _: int, names: list[str]) -> list[int]:
     return [session.value("add_project", name) if found is None else found]
 
 
-def _apply(session: Session, project: int, arguments: list[tuple[Sequence[Write], float]]) -> list[list[Change]]:
-    ((writes, at),) = arguments
+def _apply(
+    session: Session, project: int, arguments: list[tuple[Sequence[Write], float, Mapping[str, int]]]
+) -> list[list[Change]]:
+    ((writes, at, live),) = arguments
     _put(session, project, writes, at)
     last = session.value("last_change", project)
     changes = [
         Change(last + n, at, each.action, each.kind, each.name, each.before, each.after)
         for n, each in enumerate(writes, 1)
     ]
+    for n, (function, number) in enumerate(live.items(), last + len(writes) + 1):
+        before = _make_live(session, project, function, number)
+        changes.append(Change(n, at, "deploy", "function", function, before, {"version": number}))
     _log(session, project, changes, at)
     return [changes]
 
@@ -75,16 +80,12 @@ def _add_version(session: Session, project: int, arguments: list[NewVersion]) ->
     return [Version(new.function, number, new.bundle, dict(new.settings), new.at, live=False)]
 
 
-def _set_live(session: Session, project: int, arguments: list[tuple[str, int, float]]) -> list[Change]:
-    ((function, number, at),) = arguments
+def _make_live(session: Session, project: int, function: str, number: int) -> dict[str, int] | None:
+    """Make a version live; return what was live before, as the change log has it."""
     before = session.value("live_version", project, function)
-    if session.run("set_live", project, function, number).rowcount == 0:
+    if session.run("make_live", project, function, number, before).rowcount == 0:
         raise NotFound("version", f"{function}:{number}")
-    sequence = session.value("last_change", project) + 1
-    old = None if before is None else {"version": before}
-    change = Change(sequence, at, "deploy", "function", function, old, {"version": number})
-    _log(session, project, [change], at)
-    return [change]
+    return None if before is None else {"version": before}
 
 
 def _write_output(session: Session, project: int, batches: list[Sequence[Line]]) -> list[None]:
@@ -118,6 +119,5 @@ def _save_note(session: Session, project: int, arguments: list[tuple[str, bytes 
 PROJECT: Final = Verb(_project, sends=True)
 APPLY: Final = Verb(_apply, sends=True)
 ADD_VERSION: Final = Verb(_add_version, sends=True)
-SET_LIVE: Final = Verb(_set_live, sends=True)
 WRITE_OUTPUT: Final = Verb(_write_output, joined=True, free=True, sends=True)
 SAVE_NOTE: Final = Verb(_save_note)

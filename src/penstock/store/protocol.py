@@ -8,6 +8,7 @@ sequences are given by the engine. Every key starts with the project. Moments ar
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from penstock.domain.task import Attempt, Outcome, State, Task
@@ -57,7 +58,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Hold one immutable (bundle, settings) of a function."""
+    """Hold one immutable (bundle, settings) of a function; `previous` is the version that it first took over from."""
 
     function: str
     number: int
@@ -65,6 +66,7 @@ class Version:
     settings: Mapping[str, Any]
     created: float
     live: bool
+    previous: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +222,14 @@ class Store(Protocol):
     async def objects(self, project: int, kind: Kind, after: str, limit: int) -> list[StoredObject]:
         """Return functions, pipelines or limits in the order of their names, those behind the given name only."""
 
-    async def apply(self, project: int, writes: Sequence[Write], at: float) -> list[Change]:
-        """Write objects and their rows in the change log in one transaction; return the rows.
+    async def apply(
+        self, project: int, writes: Sequence[Write], at: float, live: Mapping[str, int] = MappingProxyType({})
+    ) -> list[Change]:
+        """Write objects, make versions live, and write their rows in the change log, in one transaction; return the rows.
 
-        A function takes its versions with it.
+        A function takes its versions with it. `live` has a version's number by its function; each is a `deploy` row
+        ({"version": n} before and after) behind the rows of the objects. A version that goes live in the place of an
+        older one remembers that one as its `previous`, the first time. Raises `NotFound` if there is no such version.
         """
 
     async def changes(self, project: int, after: int, limit: int) -> list[Change]:
@@ -233,9 +239,6 @@ class Store(Protocol):
         self, project: int, function: str, bundle: str, settings: Mapping[str, Any], at: float
     ) -> Version:
         """Write the next version of a function, not live yet. Numbers are 1, 2, 3…"""
-
-    async def set_live(self, project: int, function: str, number: int, at: float) -> Change:
-        """Make a version the live one, with a `deploy` row in the change log ({"version": n} before and after)."""
 
     async def versions(self, project: int, function: str | None = None) -> list[Version]:
         """Return the versions of a function (or of all), oldest first."""

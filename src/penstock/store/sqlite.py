@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -304,9 +305,11 @@ class SqliteStore:
             ]
         )
 
-    async def apply(self, project: int, writes: Sequence[Write], at: float) -> list[Change]:
-        """Write objects and their rows in the change log in one transaction; return the rows."""
-        changes: list[Change] = await self._write.do(c.APPLY, project, (writes, at))
+    async def apply(
+        self, project: int, writes: Sequence[Write], at: float, live: Mapping[str, int] = MappingProxyType({})
+    ) -> list[Change]:
+        """Write objects, make versions live, and write their rows in the change log, in one transaction; return the rows."""
+        changes: list[Change] = await self._write.do(c.APPLY, project, (writes, at, live))
         return changes
 
     async def changes(self, project: int, after: int, limit: int) -> list[Change]:
@@ -325,17 +328,14 @@ class SqliteStore:
         version: Version = await self._write.do(c.ADD_VERSION, project, c.NewVersion(function, bundle, settings, at))
         return version
 
-    async def set_live(self, project: int, function: str, number: int, at: float) -> Change:
-        """Make a version the live one, with a `deploy` row in the change log. Raises `NotFound` if there is none."""
-        change: Change = await self._write.do(c.SET_LIVE, project, (function, number, at))
-        return change
-
     async def versions(self, project: int, function: str | None = None) -> list[Version]:
         """Return the versions of a function (or of all), oldest first."""
         return await self._read.read(
             lambda reader: [
-                Version(name, number, bundle, _decode(settings), created, bool(live))
-                for name, number, bundle, settings, created, live in reader.rows("versions", project, function)
+                Version(name, number, bundle, _decode(settings), created, bool(live), previous)
+                for name, number, bundle, settings, created, live, previous in reader.rows(
+                    "versions", project, function
+                )
             ]
         )
 

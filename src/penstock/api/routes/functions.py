@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
-from penstock.api.exchange import decode_json
+from penstock.api.exchange import decode_json, not_understood
 from penstock.api.routes.common import After, Document, EngineOf, Limit, json_answer, page_of, problems, raw_body, takes
-from penstock.api.views import View, function_view, instances_by_function, version_view
+from penstock.api.views import View, function_view, instances_by_function, live_view, version_view
 from penstock.engine.engine import Engine
 
 router = APIRouter(prefix="/v1/functions", tags=["functions"])
@@ -14,6 +15,16 @@ router = APIRouter(prefix="/v1/functions", tags=["functions"])
 _SETTINGS = takes({"handler": "tasks:call_api", "timeout": "30s", "max_parallel_requests": 20, "memory": "256MB"})
 _PATCH = takes({"timeout": "1m", "memory": None}, "application/merge-patch+json")
 _CODE = takes(None, "application/zip", "The code, as a zip.")
+_BACK = takes({"version": 3}, description="Without a version, the one that the live one took over from.")
+
+
+class Rollback(msgspec.Struct, forbid_unknown_fields=True):
+    """Name the version to go back to; None means the one before the live one."""
+
+    version: int | None = None
+
+
+_rollback = msgspec.json.Decoder(Rollback)
 
 
 def _view(engine: Engine, name: str) -> View:
@@ -84,7 +95,25 @@ async def deploy(
     """
     written: Any = None if settings is None else decode_json(settings.encode(), "The parameter settings")
     version = await engine.configurer.deploy(name, await raw_body(request), written)
-    return json_answer({"function": name, "version": version.number, "bundle": version.bundle, "live": True})
+    return json_answer(live_view(version))
+
+
+@router.post(
+    "/{name}/rollback",
+    openapi_extra=_BACK,
+    responses=problems("not-found", "bad-request", "conflict", "invalid-settings", "deploy-failed"),
+)
+async def rollback(engine: EngineOf, request: Request, name: str) -> Response:
+    """Make an earlier version live again, with the settings that it had.
+
+    Without a version it is the one that the live version took over from: each further rollback goes one further back.
+    """
+    body = await raw_body(request)
+    try:
+        number = _rollback.decode(body).version if body.strip() else None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise not_understood("The body", error) from error
+    return json_answer(live_view(await engine.configurer.rollback(name, number)))
 
 
 @router.get("/{name}/versions", responses=problems("not-found"))

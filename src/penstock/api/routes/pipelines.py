@@ -89,14 +89,21 @@ async def delete_pipeline(
 @router.post("/{name}/pause", responses=problems("not-found"))
 async def pause(engine: EngineOf, name: str) -> Response:
     """Start no more of a pipeline's tasks."""
-    await engine.pause(name, paused=True)
+    await engine.pause(name)
+    return json_answer(_view(engine, name))
+
+
+@router.post("/{name}/drain", responses=problems("not-found"))
+async def drain(engine: EngineOf, name: str) -> Response:
+    """Take no more tasks into a pipeline, and let what it has go on."""
+    await engine.drain(name)
     return json_answer(_view(engine, name))
 
 
 @router.post("/{name}/resume", responses=problems("not-found"))
 async def resume(engine: EngineOf, name: str) -> Response:
-    """Start a pipeline's tasks again, also if downstream held it."""
-    await engine.pause(name, paused=False)
+    """Take and start a pipeline's tasks again, also if it was drained or downstream held it."""
+    await engine.resume(name)
     return json_answer(_view(engine, name))
 
 

@@ -41,13 +41,14 @@ RETURNING number;
 -- name: live_version
 SELECT number FROM versions WHERE project = ?1 AND function = ?2 AND live = 1;
 
--- name: set_live
-UPDATE versions SET live = (number = ?3)
+-- name: make_live
+UPDATE versions
+SET live = (number = ?3), previous = CASE WHEN number = ?3 AND ?4 < ?3 THEN coalesce(previous, ?4) ELSE previous END
 WHERE project = ?1 AND function = ?2
     AND EXISTS (SELECT 1 FROM versions WHERE project = ?1 AND function = ?2 AND number = ?3);
 
 -- name: versions
-SELECT function, number, bundle, settings, created, live FROM versions
+SELECT function, number, bundle, settings, created, live, previous FROM versions
 WHERE project = ?1 AND (?2 IS NULL OR function = ?2) ORDER BY function, number;
 
 -- name: save_note

@@ -1,0 +1,76 @@
+"""Versions of functions: made from code and settings, imported before they may go live, and found again for a rollback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from penstock.compute.protocol import ImportFailed
+from penstock.domain.errors import Conflict, DeployFailed, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from penstock.engine.model import Plant
+    from penstock.engine.reconciler import Reconciler
+    from penstock.store.protocol import Version
+
+PREPARE_TIMEOUT: Final = 60.0
+"""How long (seconds) code may take to import before its deploy is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """Hold a version that is to go live, and all versions that its function has."""
+
+    version: Version
+    versions: Sequence[Version]
+
+
+class Versions:
+    """Make and find versions. What is returned has been imported; nothing is live before it is written so."""
+
+    def __init__(self, plant: Plant, reconciler: Reconciler) -> None:
+        self._plant = plant
+        self._reconciler = reconciler
+
+    async def make(self, function: str, bundle: str, settings: Mapping[str, Any]) -> Flip:
+        """Write the next version. Raises `DeployFailed`, with the traceback, if it does not import."""
+        plant = self._plant
+        version = await plant.store.add_version(plant.project_id, function, bundle, settings, plant.wall())
+        versions = await plant.store.versions(plant.project_id, function)
+        await self._prepare(version, f"The code of '{function}' does not import")
+        return Flip(version, versions)
+
+    async def find(self, function: str, number: int | None) -> Flip:
+        """Return an earlier version: that of a number, or else the one that the live one took over from.
+
+        Raises `NotFound`, `Conflict` if there is none before, `DeployFailed` if it does not import any more.
+        """
+        plant = self._plant
+        live = plant.functions[function].live
+        if live is None:
+            raise Conflict(f"The function '{function}' has no code yet. Deploy it first.")
+        versions = await plant.store.versions(plant.project_id, function)
+        known = {version.number: version for version in versions}
+        wanted = known[live.number].previous if number is None else number
+        if wanted is None:
+            raise Conflict(f"No version of '{function}' was live before version {live.number}. Say which one is meant.")
+        if wanted == live.number:
+            raise Conflict(f"Version {wanted} of '{function}' is live already.")
+        if wanted not in known:
+            raise NotFound("version", f"{function}:{wanted}")
+        await self._prepare(known[wanted], f"Version {wanted} of '{function}' does not import any more")
+        return Flip(known[wanted], versions)
+
+    def forget(self, flip: Flip) -> None:
+        """Let go of a version that does not go live after all."""
+        self._reconciler.retire(self._reconciler.blueprint(flip.version, {}), {})
+
+    async def _prepare(self, version: Version, failure: str) -> None:
+        blueprint = self._reconciler.blueprint(version, {})
+        try:
+            await self._plant.compute.prepare(blueprint, PREPARE_TIMEOUT)
+        except ImportFailed as error:
+            self._reconciler.retire(blueprint, {})
+            raise DeployFailed(f"{failure}: {error.message}", error.traceback) from error
