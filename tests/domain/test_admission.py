@@ -308,6 +308,46 @@ def test_a_first_rate_does_not_wait_for_what_runs_already(before: dict[str, Any]
     assert len(bench.executions) == 3
 
 
+@pytest.mark.parametrize("where", ["own", "shared"])
+@pytest.mark.parametrize("how", ["sent", "withdrawn", "expired"])
+def test_a_cheaper_task_that_is_next_now_does_not_wait_for_the_dearer_one(where: str, how: str) -> None:
+    bench = Bench()
+    rates = (RateSpec(10, 10.0, "window", 10.0, meter="cost"),)
+    bench.limit("shared", rates if where == "shared" else ())
+    bench.pipeline("p", rates=rates if where == "own" else (), limits=("shared",))
+    bench.provide(10)
+    bench.send("p", cost=5)
+    bench.run(1.0)
+    bench.send("p", cost=9, age=1.0 if how == "expired" else 1e6)
+    dear = bench.waiting["p"][0]
+    bench.run(0.5)
+    bench.send("p", cost=2, priority=int(how == "sent"))
+    bench.run(0.25)
+    if how == "withdrawn":
+        bench.admission.withdraw("p", (dear.id,))
+        bench.waiting["p"].remove(dear)
+    bench.run(0.5)
+    assert [execution.admitted - START for execution in bench.executions[1:]] == [
+        pytest.approx({"sent": 1.5, "withdrawn": 1.75, "expired": 2.0}[how])
+    ]
+
+
+def test_an_urgent_task_expires_in_time_also_when_another_was_next_before() -> None:
+    bench = Bench()
+    bench.limit("shared", (RateSpec(1, 60.0, "window"),))
+    for name in "abc":
+        bench.pipeline(name, limits=("shared",))
+    bench.provide(10)
+    bench.send("a", 3)
+    bench.send("b")
+    bench.send("c")
+    bench.run(1.0)
+    bench.send("b", priority=1, age=2.0)
+    bench.send("c", priority=1, age=2.0)
+    bench.run(2.0)
+    assert len(bench.expired) == 2
+
+
 def test_a_pipeline_whose_waiting_task_was_withdrawn_is_there_for_the_next() -> None:
     bench = Bench(Chance(delivery=(0.5, 0.5), work=(1.0, 1.0)))
     bench.provide(10)

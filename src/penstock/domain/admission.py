@@ -54,6 +54,7 @@ class Admission:
         pipeline.weight = spec.weight
         pipeline.rates, pipeline.concurrency = spec.rates, spec.concurrency
         gates = tuple(self.gates[name] for name in shared)
+        _use(pipeline, gates)
         if pipeline.own is not None:
             pipeline.own.configure(spec.rates, spec.concurrency)
             self._look_at_periods(pipeline.own)
@@ -78,6 +79,7 @@ class Admission:
         """Forget a pipeline; return the tasks it had in memory."""
         pipeline = self.pipelines.pop(name)
         self._places.leave(pipeline)
+        _use(pipeline, ())
         pipeline.place = PAUSED
         self.hungry.pop(name, None)
         self._bytes -= pipeline.queue.bytes
@@ -166,10 +168,10 @@ class Admission:
     def page_in(self, name: str, tasks: list[Task], upto: tuple[int, int] | None) -> None:
         """Take in the page of the store that a hungry pipeline waited for."""
         pipeline = self.pipelines[name]
-        before = pipeline.queue.bytes
+        before, head = pipeline.queue.bytes, pipeline.queue.head()
         pipeline.queue.page_in(tasks, upto)
         self._bytes += pipeline.queue.bytes - before
-        self._fed(pipeline)
+        self._fed(pipeline, head)
 
     def withdraw(self, name: str, ids: Collection[int]) -> list[Task]:
         """Take waiting tasks out (they are cancelled, or late); return those that were in memory."""
@@ -275,9 +277,10 @@ class Admission:
             elif ticket != ALARM:
                 self._places.make_ready(thing)
             else:
-                thing.alarm = inf
+                thing.alarm, head = inf, thing.queue.head()
                 self._expire(thing, wall, result)
                 self._places.set_alarm(thing, now, wall)
+                self._fed(thing, head)
 
     def _serve(self, gate: Door, now: float, wall: float, result: Admitted) -> None:
         ring = gate.waiters
@@ -404,3 +407,11 @@ class Admission:
     def _look_hungry(self, pipeline: Pipeline) -> None:
         if pipeline.queue.more and len(pipeline.queue) < min(HUNGRY, self._most / 2):
             self.hungry[pipeline.name] = None
+
+
+def _use(pipeline: Pipeline, shared: Iterable[Gate]) -> None:
+    """Let shared limits know who passes them."""
+    for gate in pipeline.gates:
+        gate.users.pop(pipeline, None)
+    for gate in shared:
+        gate.users[pipeline] = None

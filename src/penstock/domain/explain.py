@@ -50,7 +50,7 @@ def _at_gate(pipeline: Pipeline, gate: Gate, now: float, cost: float) -> Reason 
         return Reason("held", f"downstream asked {what} to wait", name, gate.held_until)
     if gate.concurrency is not None and gate.in_use >= gate.concurrency:
         return Reason("concurrency" if own else "limit", f"{whose} concurrency of {gate.concurrency}", name)
-    at = gate.ready_at(now, cost)
+    at = gate.copy().ready_at(now, cost)
     if at > now:
         return Reason("rate" if own else "limit", f"{whose} rate", name, None if at == inf else at)
     if gate.waiters is not None and gate.waiters.count:

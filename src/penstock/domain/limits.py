@@ -10,6 +10,7 @@ Moments are monotonic seconds. Nothing here reads a clock.
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -72,10 +73,20 @@ class Rate:
         self.metered = spec.meter == "cost"
         self._grain = 0.0 if spec.n <= EXACT else self.period / 256
 
+    def copy(self) -> Rate:
+        """Return one that goes its own way from here on."""
+        twin = copy(self)
+        twin.inherit(self)
+        return twin
+
     def inherit(self, other: Rate) -> None:
         """Take over the dates of a rate that this one replaces."""
         self._runs = None if other._runs is None else deque([list(run) for run in other._runs])
         self._dated = other._dated
+
+    def keep_dates(self) -> None:
+        """Merge dates no more from here on, whatever n is."""
+        self._grain = 0.0
 
     def ready_at(self, now: float, units: float, charged: float) -> float:
         """Return when `units` can be taken, `now` at the earliest; inf while that depends on something else."""
@@ -111,6 +122,10 @@ class Rate:
         if self.smooth:
             self._tat = max(self._tat, now - CATCH_UP) + units * self.interval
             self._paced = units
+
+    def paced(self, units: float) -> float:
+        """Return the moment before which pacing lets nothing start once `units` more were taken; -inf if it never does."""
+        return self._tat + units * self.interval - self.burst if self.smooth else -inf
 
     def date(self, at: float, units: float) -> None:
         """Note that `units` were used by a handler that started at a moment."""
@@ -202,6 +217,7 @@ class Gate:
         "rates",
         "undated_cost",
         "undated_tasks",
+        "users",
         "waiters",
         "wakes_at",
     )
@@ -225,6 +241,7 @@ class Gate:
         self.undated_cost = 0.0
         self.waiters: WaitQueue[Pipeline] | None = None  # made when something first waits here
         self.wakes_at = inf
+        self.users: dict[Pipeline, None] = {}  # the pipelines that pass a shared limit
         if rates:
             self.configure(rates, concurrency)
 
@@ -248,6 +265,13 @@ class Gate:
         self.rates = tuple(fresh)
         self.long = any(rate.period >= LONG for rate in self.rates)
         self.concurrency = concurrency
+
+    def copy(self) -> Gate:
+        """Return one to ask and to play with: nothing waits there, and what it is told changes nothing here."""
+        twin = copy(self)
+        twin.rates = tuple(rate.copy() for rate in self.rates)
+        twin.waiters = None
+        return twin
 
     def most_cost(self) -> float:
         """Return the largest cost that can ever pass."""

@@ -57,6 +57,8 @@ class Places:
             self.make_ready(pipeline)
         elif pipeline.waits_at is not None:
             self.opened(pipeline.waits_at)
+            pipeline.alarm = -inf  # others may go first there, and this head may expire sooner than the one before
+            self.moments.push(-inf, pipeline, ALARM)
 
     def leave(self, pipeline: Pipeline) -> None:
         """Take a pipeline out of wherever it is."""

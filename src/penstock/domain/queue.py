@@ -4,9 +4,10 @@ Tasks are sorted by (priority, larger first; id). What sorts before the end of t
 out; what sorts behind it stays in the store once the prefix is full. `more` says that the store has tasks behind it.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Collection
+from itertools import islice
 from typing import Final
 
 from penstock.domain.task import Task
@@ -140,6 +141,16 @@ class Queue:
     def tasks(self) -> list[Task]:
         """Return the prefix in order."""
         return list(self._tasks or ())
+
+    def first(self, count: int) -> list[Task]:
+        """Return the tasks that are next, at most `count`."""
+        return list(islice(self._tasks or (), count))
+
+    def place_of(self, key: Key) -> int | None:
+        """Return how many tasks are before the one with this key; None if that one is not here."""
+        tasks = self._tasks or ()
+        place = bisect_left(tasks, key, key=key_of)
+        return place if place < len(tasks) and key_of(tasks[place]) == key else None
 
     def _meet(self, task: Task, key: Key) -> None:
         if self._met is not None:

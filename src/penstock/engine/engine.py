@@ -75,7 +75,7 @@ class Engine:
         self.reserver.join(self.pump)
         self.recorder.join(self.pump, self.scheduler)
         self.settle.join(self.pump, self.scaler, self.deadlines, self.scheduler, self.recorder, self.expiry)
-        self.withdrawals.join(self.settle, self.scheduler, self.recorder)
+        self.withdrawals.join(self.settle, self.scheduler, self.recorder, self.pump)
         self.expiry.join(self.recorder, self.withdrawals)
         self.settle.emptied = self.configurer.emptied
         self.scheduler.join(self.pump)

@@ -246,6 +246,7 @@ class Intake:
             return
         if self._plant.admission.withdraw(task.pipeline, (task.id,)):
             pipe.counts.queued -= 1
+            self._pump.wake()  # it may have been what others waited behind
         elif self._scheduler.remove(task.id) is not None:  # it was put off
             pipe.counts.delayed -= 1
         else:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from penstock.engine.model import Plant
+    from penstock.engine.pump import Pump
     from penstock.engine.recorder import Recorder
     from penstock.engine.scheduler import Scheduler
     from penstock.engine.settle import Settle
@@ -24,9 +25,9 @@ class Withdrawals:
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
 
-    def join(self, settle: Settle, scheduler: Scheduler, recorder: Recorder) -> None:
-        """Get to know where tasks wait, and who writes their ends down."""
-        self._settle, self._scheduler, self._recorder = settle, scheduler, recorder
+    def join(self, settle: Settle, scheduler: Scheduler, recorder: Recorder, pump: Pump) -> None:
+        """Get to know where tasks wait, who writes their ends down, and who starts those that waited behind them."""
+        self._settle, self._scheduler, self._recorder, self._pump = settle, scheduler, recorder, pump
 
     def cancel(self, stored: StoredTask) -> None:
         """End a waiting task as cancelled."""
@@ -62,6 +63,7 @@ class Withdrawals:
                 task = delayed or queued.get(stored.id) or _on_disk(stored)
                 was_delayed = delayed is not None or (stored.state is State.DELAYED and stored.id not in queued)
                 self._end(task, outcome, state, message, delayed=was_delayed)
+        self._pump.wake()
 
     def _end(self, task: Task, outcome: Outcome, state: State, message: str, *, delayed: bool) -> None:
         body = json.dumps({"type": outcome.value.capitalize(), "message": message}).encode()
