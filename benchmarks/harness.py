@@ -290,7 +290,7 @@ def _busy_seconds() -> float:
 
 
 def memory(pid: int) -> dict[str, int]:
-    """Return the memory of a process in bytes: "Rss", and "Anonymous", which leaves out what it shares with files."""
+    """Return the memory of a process in bytes: "Rss", "Pss", which parts what is shared, and "Anonymous", without files."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    return {"Rss": sizes["Rss"], "Anonymous": sizes["Anonymous"]}
+    return {name: sizes[name] for name in ("Rss", "Pss", "Anonymous")}

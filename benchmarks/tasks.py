@@ -80,6 +80,20 @@ async def refused(event: dict[str, Any], context: Any) -> None:  # noqa: ARG001
     raise Throttled(retry_after=600)
 
 
+async def rest(event: dict[str, Any], context: Any) -> None:  # noqa: ARG001
+    """Take 50 ms, and note it."""
+    start = time.monotonic()
+    await asyncio.sleep(NAP)
+    record(event["i"], start)
+
+
+def rest_sync(event: dict[str, Any]) -> None:
+    """Take 50 ms, and note it; this is the task of the peers that call a plain function."""
+    start = time.monotonic()
+    time.sleep(NAP)
+    record(event["i"], start)
+
+
 _sockets: dict[int, socket.socket] = {}
 
 

@@ -7,18 +7,14 @@ the same way, and all senders share the two cores with the workers.
 """
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks.environments import environment
-from benchmarks.harness import ROOT, Figure, Numbers, Others, Records, calm, family_cpu, median, program, scratch
+from benchmarks.environments import run_peer
+from benchmarks.harness import Figure, Numbers, Others, Records, calm, family_cpu, median, program, scratch
 from benchmarks.server import Server, penstock, records
 from benchmarks.services import NotHere
 from benchmarks.tasks import payload
@@ -159,7 +155,7 @@ def _peer(peer: Peer, sizes: Sequence[int], best: dict[bool, float]) -> list[Fig
     A peer that cannot run here is left out, with the reason.
     """
     try:
-        line = _run_peer(peer, sizes)
+        line = run_peer(peer.name, peer.needs, "--tasks", *map(str, sizes), *(["--single"] if peer.single else []))
     except NotHere as reason:
         return [Figure(f"{peer.name}: left out", None, note=str(reason))]
     found = []
@@ -173,29 +169,6 @@ def _peer(peer: Peer, sizes: Sequence[int], best: dict[bool, float]) -> list[Fig
             Figure(f"{peer.name}{', single sends' if peer.single else ''}, {size:,} tasks", rate, "/s", note=note)
         )
     return found
-
-
-def _run_peer(peer: Peer, sizes: Sequence[int]) -> dict[str, Any]:
-    """Return what a peer program prints. Raises NotHere with the reason if it cannot run."""
-    python = sys.executable
-    for name in peer.needs:
-        python = str(environment(name))
-    argv = [
-        python,
-        "-m",
-        f"benchmarks.peers.{peer.name}",
-        "--tasks",
-        *map(str, sizes),
-        *(["--single"] if peer.single else []),
-    ]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BENCH_RE")}
-    done = subprocess.run(argv, cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NotHere(
-            done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"it ended with {done.returncode}"
-        )
-    line: dict[str, Any] = json.loads(done.stdout)
-    return line
 
 
 if __name__ == "__main__":

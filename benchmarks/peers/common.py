@@ -34,9 +34,11 @@ class Setup:
         A "{}" in an argument becomes the number of the copy.
         """
         for copy in range(copies):
-            log = self.folder / f"worker{copy}.log"
-            words = [word.replace("{}", str(copy)) for word in argv]
-            self.stack.enter_context(process([sys.executable, "-m", *words], log))
+            self.program(f"worker{copy}", sys.executable, "-m", *(word.replace("{}", str(copy)) for word in argv))
+
+    def program(self, name: str, *argv: str) -> None:
+        """Start a program, whose output goes to a file of that name."""
+        self.stack.enter_context(process(argv, self.folder / f"{name}.log"))
 
 
 def peer(name: str, start: Callable[[Setup], tuple[str, Send]]) -> None:
