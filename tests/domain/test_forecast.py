@@ -20,6 +20,7 @@ from penstock.domain.forecast import (
     EXPIRES,
     FEW,
     IMPOSSIBLE,
+    LEARNS,
     LOOKED,
     PLAYED,
     RECKONED,
@@ -322,6 +323,14 @@ def test_what_keeps_a_forecast_from_being_exact_is_said() -> None:
     assert told(bench, 1) == [(2.0, "")]
     bench.admission.pause("a")
     assert told(bench, 1) == [(None, "the pipeline is paused")]
+
+
+def test_what_is_adaptive_is_told_a_lower_bound() -> None:
+    bench = Bench()
+    bench.admission.limit(Gate("provider", (RateSpec(1, 1.0),), adaptive=True))
+    bench.pipeline("a", limits=("provider",))
+    bench.send("a", [Order()] * 3)
+    assert told(bench, 1) == [(2.0, LEARNS)]
 
 
 def test_without_instances_it_is_a_lower_bound() -> None:

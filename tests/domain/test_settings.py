@@ -98,12 +98,34 @@ def test_the_engine_can_read_whatever_is_stored(document: dict[str, Any]) -> Non
         ({"retry": {"backoff": "1s..300s"}}, {"retry": {"backoff": "1..5m"}}),
         ({"weight": 2.0}, {"weight": 2}),
         ({"concurrency": None}, {}),
+        ({"rate": "5/s", "adaptive": True}, {"rate": ["5/1s"], "adaptive": True}),
     ],
 )
 def test_other_spellings_are_stored_as_one(one: dict[str, object], other: dict[str, object]) -> None:
     already: Known = {"function": {"f": {"handler": "a:b"}}}
     first, second = (validate_one("pipeline", "p", {"function": "f"} | some, already) for some in (one, other))
     assert json.dumps(first) == json.dumps(second)
+
+
+@pytest.mark.parametrize("ceiling", [{}, {"rate": None, "concurrency": None}])
+def test_what_is_adaptive_needs_a_ceiling(ceiling: dict[str, object]) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        validate_one(
+            "pipeline", "p", {"function": "f", "adaptive": True, **ceiling}, {"function": {"f": {"handler": "a:b"}}}
+        )
+    (mistake,) = refused.value.mistakes
+    assert mistake.path == "pipelines.p.adaptive"
+    assert "ceilings" in mistake.suggestion
+    with pytest.raises(InvalidSettings):
+        validate_one("limit", "l", {"adaptive": True, **ceiling}, {})
+
+
+def test_what_is_adaptive_is_told_to_the_engine() -> None:
+    pipeline = validate_one(
+        "pipeline", "p", {"function": "f", "rate": "5/s", "adaptive": True}, {"function": {"f": {"handler": "a:b"}}}
+    )
+    assert pipeline_spec("p", pipeline).adaptive
+    assert limit_spec("l", validate_one("limit", "l", {"concurrency": 3, "adaptive": True}, {})).adaptive
 
 
 def test_defaults_are_not_written_in() -> None:

@@ -42,7 +42,7 @@ def documents(required: dict[str, Any], optional: dict[str, Any]) -> st.SearchSt
 
 
 shared_limits = st.one_of(
-    documents({"rate": some_rates}, {"concurrency": counts, "description": texts}),
+    documents({"rate": some_rates}, {"concurrency": counts, "adaptive": st.booleans(), "description": texts}),
     documents({"concurrency": counts}, {"rate": some_rates}),
 )
 

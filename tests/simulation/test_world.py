@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from penstock.domain import retry
+from penstock.domain import limits, retry
 from penstock.domain.limits import Gate, Rate
 from penstock.domain.task import Outcome
-from penstock.engine import settle
 from penstock.engine.deadlines import Deadlines
 from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
@@ -118,7 +117,7 @@ def charge_throttled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ignore_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle, "hold_for", lambda retry_after, throttles: 0.0)
+    monkeypatch.setattr(limits, "hold_for", lambda retry_after, refusals: 0.0)
 
 
 def watch_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +164,7 @@ def test_a_broken_engine_is_caught(
     damage: Callable[[pytest.MonkeyPatch], None], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(monkeypatch)
-    for seed in range(1, 25):
+    for seed in range(1, 61):
         report: Report = simulate(seed)
         if any(complaint in breach for breach in report.breaches):
             return

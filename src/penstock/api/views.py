@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from penstock.domain.explain import Reason
+from penstock.domain.limits import Gate
 from penstock.domain.plan import Step
 from penstock.domain.settings import redact
 from penstock.domain.task import ENDED, Outcome, State, name_of
@@ -34,14 +35,23 @@ def moment(at: float | None) -> str | None:
 
 
 # configuration --------------------------------------------------------------------------------------------------------
-def limit_view(stored: StoredObject) -> View:
+def limit_view(engine: Engine, stored: StoredObject) -> View:
     """Show a shared limit."""
     return {
         "name": stored.name,
         "settings": redact(stored.settings),
         "created": moment(stored.created),
         "updated": moment(stored.updated),
+        "learned": _learned(engine.plant.admission.gates.get(stored.name)),
     }
+
+
+def _learned(gate: Gate | None) -> View | None:
+    """Show what an adaptive gate holds to now; None for one that is not adaptive, or has had no task yet."""
+    if gate is None or gate.adaptive is None:
+        return None
+    learned = gate.adaptive.learned
+    return {"rate": learned.pace, "concurrency": learned.concurrency}
 
 
 def function_view(engine: Engine, stored: StoredObject, instances: Mapping[str, Mapping[str, int]]) -> View:
@@ -85,6 +95,7 @@ def pipeline_view(engine: Engine, stored: StoredObject) -> View:
         "paused": pipe.spec.paused,
         "draining": pipe.spec.draining,
         "held_until": moment(_wall(engine, pipeline.own.held_until)) if held and pipeline.own is not None else None,
+        "learned": _learned(pipeline.own),
         "counts": {
             "delayed": counts.delayed,
             "queued": counts.queued,

@@ -178,7 +178,15 @@ def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
     elif isinstance(shown, Function):
         live = f"version {shown.live} of {shown.versions}" if shown.live else "no code yet"
         state = {"live": live, "instances": _instances_of(shown)}
+    if not isinstance(shown, Function) and shown.learned is not None:
+        state["learned"] = _learned(shown.learned)
     return state | {"created": shown.created, "updated": shown.updated}
+
+
+def _learned(learned: dict[str, Any]) -> str:
+    """Return what an adaptive limit holds to now, as text."""
+    number = learned.get("concurrency")
+    return ", ".join(filter(None, [learned.get("rate"), None if number is None else f"{number} at once"]))
 
 
 def _instances_of(function: Function) -> str:

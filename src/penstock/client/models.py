@@ -104,6 +104,7 @@ class Pipeline:
     paused: bool = False
     draining: bool = False
     held_until: datetime | None = None
+    learned: dict[str, Any] | None = None
     counts: dict[str, int] = field(default_factory=dict)
     waits_for: str | None = None
 
@@ -116,6 +117,7 @@ class Limit:
     settings: dict[str, Any]
     created: datetime | None = None
     updated: datetime | None = None
+    learned: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,11 +52,11 @@ class Admission:
         pipeline.slots = place
         pipeline.tier = TIERS.index(spec.tier)
         pipeline.weight = spec.weight
-        pipeline.rates, pipeline.concurrency = spec.rates, spec.concurrency
+        pipeline.rates, pipeline.concurrency, pipeline.adaptive = spec.rates, spec.concurrency, spec.adaptive
         gates = tuple(self.gates[name] for name in shared)
         _use(pipeline, gates)
         if pipeline.own is not None:
-            pipeline.own.configure(spec.rates, spec.concurrency)
+            pipeline.own.configure(spec.rates, spec.concurrency, adaptive=spec.adaptive)
             self._look_at_periods(pipeline.own)
             gates = (pipeline.own, *gates)
         pipeline.gates = gates
@@ -112,10 +112,37 @@ class Admission:
         gate = self.gates[name]
         gate.held_until = max(gate.held_until, until)
 
+    def accepted(self, start: Start, sent: float, now: float) -> None:
+        """Hear that downstream has taken a task that was sent at a moment: gates learn from it."""
+        for gate in start.gates:
+            if gate.refusals or gate.adaptive is not None:
+                gate.accepted(sent, now)
+
+    def refused(self, start: Start, sent: float, now: float, wait: float | None, limit: str | None) -> float:
+        """Let downstream's "try later" hold, and teach, what it is about; return for how many seconds.
+
+        That is the limit it names; else the pipeline's own if that is adaptive; else the first adaptive limit that the
+        pipeline passes; else the pipeline. `wait` is the seconds that it asks for, None if it does not say.
+        """
+        pipeline = start.pipeline
+        shared = self.gates.get(limit) if limit is not None else None
+        shared = shared or self.gates.get(pipeline.adapts_by() or "")
+        if shared is not None:
+            until = shared.refused(sent, now, wait)
+            self.hold_limit(shared.name, until)
+        elif self.pipelines.get(pipeline.name) is pipeline:
+            until = self.own_gate(pipeline).refused(sent, now, wait)
+            self.hold(pipeline.name, until)
+        else:  # it was removed while the task ran
+            until = now
+        return until - now
+
     def own_gate(self, pipeline: Pipeline) -> Gate:
         """Return a pipeline's own gate. It is made when the first task comes, so that one without tasks needs none."""
         if pipeline.own is None:
-            own = pipeline.own = Gate(pipeline.name, pipeline.rates, pipeline.concurrency, pipeline)
+            own = pipeline.own = Gate(
+                pipeline.name, pipeline.rates, pipeline.concurrency, pipeline, adaptive=pipeline.adaptive
+            )
             own.in_use = pipeline.ungated
             if self._used_up_at is not None:
                 own.use_up(self._used_up_at)

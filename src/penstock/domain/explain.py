@@ -48,11 +48,13 @@ def _at_gate(pipeline: Pipeline, gate: Gate, now: float, cost: float) -> Reason 
     if gate.held_until > now:
         what = "the pipeline" if own else f"the limit '{gate.name}'"
         return Reason("held", f"downstream asked {what} to wait", name, gate.held_until)
+    learned = " learned" if gate.adaptive is not None else ""
     if gate.concurrency is not None and gate.in_use >= gate.concurrency:
-        return Reason("concurrency" if own else "limit", f"{whose} concurrency of {gate.concurrency}", name)
+        return Reason("concurrency" if own else "limit", f"{whose}{learned} concurrency of {gate.concurrency}", name)
     at = gate.copy().ready_at(now, cost)
     if at > now:
-        return Reason("rate" if own else "limit", f"{whose} rate", name, None if at == inf else at)
+        pace = f" rate, {gate.adaptive.learned.pace} now" if gate.adaptive is not None else " rate"
+        return Reason("rate" if own else "limit", f"{whose}{learned}{pace}", name, None if at == inf else at)
     if gate.waiters is not None and gate.waiters.count:
         return Reason("limit", f"others that wait at the limit '{gate.name}'", gate.name)
     return None

@@ -47,6 +47,7 @@ IMPOSSIBLE: Final = "it costs more than a limit ever lets pass"
 DEPENDS: Final = "it depends on how long tasks run"
 COUNTED: Final = "there are too many ahead of it to look at each"
 RECKONED: Final = "it is far ahead, and was not played start by start"
+LEARNS: Final = "how much downstream takes is being learned"
 EXPIRY: Final = "tasks ahead of it expire before that"
 
 
@@ -230,6 +231,8 @@ def _most_at_once(rates: Iterable[Rate], longest: float) -> float:
 
 def _doubt(pipeline: Pipeline) -> str:
     """Return why nothing can be foretold exactly; nothing if it can."""
+    if pipeline.adaptive or any(gate.adaptive is not None for gate in pipeline.gates):
+        return LEARNS
     for gate in pipeline.gates:
         if len(gate.users) > CROWD or any(other is not pipeline and _waits(other) for other in gate.users):
             return f"other pipelines use the limit '{gate.name}'"

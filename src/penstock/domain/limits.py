@@ -10,11 +10,15 @@ Moments are monotonic seconds. Nothing here reads a clock.
 from __future__ import annotations
 
 from collections import deque
-from copy import copy
+from copy import copy, deepcopy
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from penstock.domain.adaptive import SOON, Adaptive
+from penstock.domain.retry import hold_for
+
 if TYPE_CHECKING:
+    from penstock.domain.adaptive import Learned
     from penstock.domain.fairness import WaitQueue
     from penstock.domain.pipeline import Pipeline
     from penstock.domain.settings import RateSpec
@@ -207,20 +211,9 @@ class Gate:
     """
 
     __slots__ = (
-        "concurrency",
-        "held_until",
-        "in_use",
-        "long",
-        "mark",
-        "name",
-        "owner",
-        "rates",
-        "undated_cost",
-        "undated_tasks",
-        "users",
-        "waiters",
-        "wakes_at",
-    )
+        "adaptive", "concurrency", "held_until", "in_use", "long", "mark", "name", "owner", "rates", "refusals", "refused_at",
+        "undated_cost", "undated_tasks", "users", "waiters", "wakes_at",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -228,6 +221,8 @@ class Gate:
         rates: tuple[RateSpec, ...] = (),
         concurrency: int | None = None,
         owner: Pipeline | None = None,
+        *,
+        adaptive: bool = False,
     ) -> None:
         self.name = name
         self.owner = owner  # the pipeline whose own gate this is: nobody else can wait here
@@ -235,17 +230,20 @@ class Gate:
         self.mark: Pipeline | None = None  # whom a unit is kept for, that waits for another gate's too
         self.long = False  # some rate's use has to outlive a crash
         self.concurrency = concurrency
+        self.adaptive: Adaptive | None = None  # what learns how much of all that downstream takes
         self.held_until = -inf
+        self.refused_at = -inf  # when downstream was last heard to refuse what had started after the time before
+        self.refusals = 0  # such times in a row
         self.in_use = 0
         self.undated_tasks = 0
         self.undated_cost = 0.0
         self.waiters: WaitQueue[Pipeline] | None = None  # made when something first waits here
         self.wakes_at = inf
         self.users: dict[Pipeline, None] = {}  # the pipelines that pass a shared limit
-        if rates:
-            self.configure(rates, concurrency)
+        if rates or adaptive:
+            self.configure(rates, concurrency, adaptive=adaptive)
 
-    def configure(self, rates: tuple[RateSpec, ...], concurrency: int | None) -> None:
+    def configure(self, rates: tuple[RateSpec, ...], concurrency: int | None, *, adaptive: bool = False) -> None:
         """Change the limits in place. A rate keeps the dates of the one with its period, else of the longest one.
 
         Dates are in units of tasks or of cost, so only a rate of the same meter has them to give."""
@@ -265,11 +263,20 @@ class Gate:
         self.rates = tuple(fresh)
         self.long = any(rate.period >= LONG for rate in self.rates)
         self.concurrency = concurrency
+        if not adaptive:
+            self.adaptive = None
+            return
+        if self.adaptive is None:
+            self.adaptive = Adaptive(rates, concurrency)
+        else:
+            self.adaptive.configure(rates, concurrency)
+        self.concurrency = self.adaptive.concurrency
 
     def copy(self) -> Gate:
         """Return one to ask and to play with: nothing waits there, and what it is told changes nothing here."""
         twin = copy(self)
         twin.rates = tuple(rate.copy() for rate in self.rates)
+        twin.adaptive = deepcopy(self.adaptive)
         twin.waiters = None
         return twin
 
@@ -282,6 +289,8 @@ class Gate:
         if self.concurrency is not None and self.in_use >= self.concurrency:
             return inf
         at = max(now, self.held_until)
+        if self.adaptive is not None:
+            at = max(at, self.adaptive.ready_at(now))
         for rate in self.rates:
             units, charged = (cost, self.undated_cost) if rate.metered else (1.0, self.undated_tasks)
             at = max(at, rate.ready_at(now, units, charged))
@@ -292,6 +301,8 @@ class Gate:
         if self.held_until > now:
             return 0.0
         room = inf if self.concurrency is None else max(0, self.concurrency - self.in_use)
+        if self.adaptive is not None:
+            room = min(room, self.adaptive.room(now))
         for rate in self.rates:
             room = min(room, rate.room(now, self.undated_cost if rate.metered else self.undated_tasks))
         return room
@@ -340,6 +351,8 @@ class Gate:
     def take(self, now: float, cost: float) -> None:
         """Let one task pass: charge it."""
         self.in_use += 1
+        if self.adaptive is not None:
+            self.adaptive.take(now, cost, self.in_use)
         if self.rates:
             self.undated_tasks += 1
             self.undated_cost += cost
@@ -361,6 +374,34 @@ class Gate:
         """Give back units whose handler never started."""
         self.undated_tasks -= 1
         self.undated_cost = self.undated_cost - cost if self.undated_tasks else 0.0
+
+    def accepted(self, sent: float, now: float) -> None:
+        """Hear that downstream has taken a task that was started at `sent`."""
+        self.refusals = 0
+        if self.adaptive is not None and sent > self.refused_at:
+            self.adaptive.accepted(now)
+            self.concurrency = self.adaptive.concurrency
+
+    def learn(self, learned: Learned) -> None:
+        """Go on from what an adaptive gate learned before a restart."""
+        if self.adaptive is not None:
+            self.adaptive.take_over(learned)
+            self.concurrency = self.adaptive.concurrency
+
+    def refused(self, sent: float, now: float, wait: float | None) -> float:
+        """Hear that downstream wants a task later that was started at `sent`, and return until when nothing may pass.
+
+        `wait` is the seconds that it asks for, None if it does not say. What ran at the same time is refused together: that
+        counts once.
+        """
+        anew = sent > self.refused_at
+        if anew:
+            self.refusals, self.refused_at = self.refusals + 1, now
+        hold = hold_for(wait, self.refusals)
+        if self.adaptive is not None:
+            self.adaptive.refused(now, SOON if wait is None else hold, anew=anew)
+            self.concurrency = self.adaptive.concurrency
+        return now + hold if anew or wait is not None else self.held_until
 
     def release(self) -> None:
         """Free the concurrency of a task whose work has really ended."""

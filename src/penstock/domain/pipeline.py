@@ -25,8 +25,8 @@ class Pipeline:
     """Hold what admission knows of a pipeline; `ticket` changes with its place, so that old entries are void."""
 
     __slots__ = (
-        "again", "alarm", "concurrency", "credit", "gates", "name", "own", "place", "queue", "rates", "resumes", "since",
-        "slots", "ticket", "tier", "ungated", "waits_at", "wakes_at", "weight",
+        "adaptive", "again", "alarm", "concurrency", "credit", "gates", "name", "own", "place", "queue", "rates", "resumes",
+        "since", "slots", "ticket", "tier", "ungated", "waits_at", "wakes_at", "weight",
     )  # fmt: skip
 
     def __init__(self, name: str, slots: Slots) -> None:
@@ -35,6 +35,7 @@ class Pipeline:
         self.slots = slots
         self.rates: tuple[RateSpec, ...] = ()
         self.concurrency: int | None = None
+        self.adaptive = False
         self.own: Gate | None = None
         self.ungated = 0  # running tasks that were started when it had no gate of its own
         self.gates: tuple[Gate, ...] = ()
@@ -54,6 +55,12 @@ class Pipeline:
         """Return the largest cost that a task may have."""
         own = min((rate.n for rate in self.rates if rate.meter == "cost"), default=inf)
         return min(own, *(gate.most_cost() for gate in self.gates), inf)
+
+    def adapts_by(self) -> str | None:
+        """Return the name of the adaptive shared limit that stands for downstream here; None if there is none."""
+        if self.own is not None and self.own.adaptive is not None:
+            return None
+        return next((gate.name for gate in self.gates if gate.adaptive is not None), None)
 
     def wants(self, now: float) -> float:
         """Return how many slots it could use at once, one at least."""

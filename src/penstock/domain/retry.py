@@ -11,6 +11,9 @@ MOST_INTERRUPTIONS: Final = 5
 MOST_HOLD: Final = 3600.0
 """The longest that "try later" from downstream is believed, in seconds."""
 
+YIELDS: Final = 3
+"""A task that was throttled this many times in a row lets those behind it go first, for twice as long each time."""
+
 _ENDS: Final = {
     Outcome.OK: State.DONE,
     Outcome.CANCELLED: State.CANCELLED,
@@ -34,11 +37,14 @@ def backoff(attempt: int, first: float, longest: float, draw: float) -> float:
     return draw * min(longest, first * 2.0 ** min(attempt - 1, 64))
 
 
-def follow(task: Task, outcome: Outcome, attempts: int, wait: tuple[float, float], draw: float) -> Sequel:
+def follow(
+    task: Task, outcome: Outcome, attempts: int, wait: tuple[float, float], draw: float, held: float | None = None
+) -> Sequel:
     """Charge an attempt to a task and return what follows it.
 
-    `attempts` is how many the pipeline allows, `wait` its (first, longest) backoff. A synchronous call (not durable) is
-    not tried again after a failure: its caller hears of it at once and decides.
+    `attempts` is how many the pipeline allows, `wait` its (first, longest) backoff. `held` is for how long downstream holds
+    the pipeline, None if no other task waits there that could go instead. A synchronous call (not durable) is not tried
+    again after a failure: its caller hears of it at once and decides.
     """
     if outcome is not Outcome.THROTTLED:
         task.throttles = 0
@@ -52,18 +58,24 @@ def follow(task: Task, outcome: Outcome, attempts: int, wait: tuple[float, float
     if not task.durable:
         return Sequel(State.DONE)
     if outcome is Outcome.THROTTLED:
-        task.throttles += 1
-        return Sequel(State.QUEUED)
+        return _throttled(task, held)
     if outcome in RETRIED and task.attempts < attempts:
         return Sequel(State.DELAYED, backoff(task.attempts, *wait, draw))
     return Sequel(State.DEAD)
 
 
-def hold_for(retry_after: float | None, throttles: int) -> float:
+def _throttled(task: Task, held: float | None) -> Sequel:
+    task.throttles += 1
+    if held is None or task.throttles < YIELDS:
+        return Sequel(State.QUEUED)
+    return Sequel(State.DELAYED, held + min(MOST_HOLD, 2.0 ** min(task.throttles, 16)))
+
+
+def hold_for(retry_after: float | None, refusals: int) -> float:
     """Return for how long downstream's "try later" holds what it names, in seconds.
 
-    Without a stated time it doubles from one second with each time in a row that the task was told so.
+    Without a stated time it doubles from one second with each of the `refusals` in a row.
     """
     if retry_after is None:
-        return min(60.0, 2.0 ** min(throttles, 6))
+        return min(60.0, 2.0 ** min(refusals - 1, 6))
     return min(MOST_HOLD, max(0.0, retry_after))

@@ -50,6 +50,7 @@ _MODELS: Final[dict[Kind, type[Written]]] = {
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DEEPEST_PATCH: Final = 100
 _MOST_GUESSES: Final = 100
+_CEILINGS: Final = "give it a rate, a concurrency or both: they are the ceilings of what is learned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,9 @@ class _Reading:
                 self._check_function_clocks(path, document)
             elif kind == "pipeline":
                 self._check_pipeline_clocks(path, document)
-            elif document.get("rate") is None and document.get("concurrency") is None:
+                if document.get("adaptive") is True and not _limits_itself(document):
+                    self.note(f"{path}.adaptive", "there is nothing to adapt", _CEILINGS)
+            elif not _limits_itself(document):
                 self.note(path, "limits nothing", "give it a rate, a concurrency or both")
         return settings
 
@@ -262,6 +265,10 @@ class _Reading:
                 if timeout and timeout >= max_runtime:
                     path = f"functions.{settings['function']}.max_runtime"
                     self.note(path, *_clocks(timeout, max_runtime, whose=f" of pipeline '{name}'"))
+
+
+def _limits_itself(document: Mapping[str, Any]) -> bool:
+    return document.get("rate") is not None or document.get("concurrency") is not None
 
 
 def _seconds(document: Mapping[str, Any], key: str, default: float | None = None) -> float | None:

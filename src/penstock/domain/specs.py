@@ -55,6 +55,7 @@ class LimitSpec:
     name: str
     rates: tuple[RateSpec, ...] = ()
     concurrency: int | None = None
+    adaptive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class PipelineSpec:
     function: str
     rates: tuple[RateSpec, ...] = ()
     concurrency: int | None = None
+    adaptive: bool = False
     limits: tuple[str, ...] = ()
     params: bytes = field(default=_NO_PARAMS, repr=False)
     env: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
@@ -141,7 +143,8 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
 
 def limit_spec(name: str, settings: Settings) -> LimitSpec:
     """Return what the engine needs to know of a shared limit, from its stored settings."""
-    return LimitSpec(name, rate_specs(settings.get("rate")), settings.get("concurrency"))
+    get = settings.get
+    return LimitSpec(name, rate_specs(get("rate")), get("concurrency"), get("adaptive", False))
 
 
 def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:
@@ -153,6 +156,7 @@ def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:
         function=settings["function"],
         rates=rate_specs(get("rate")),
         concurrency=get("concurrency"),
+        adaptive=get("adaptive", False),
         limits=_names(get("limits")),
         params=dumps(_reveal_each(params), separators=(",", ":")).encode() if params else _NO_PARAMS,
         env=_environment(get("env")),

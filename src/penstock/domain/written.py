@@ -124,6 +124,7 @@ class LimitSettings(Written):
 
     rate: Rates | None = None
     concurrency: Concurrency | None = None
+    adaptive: bool = False
     description: Description = ""
 
 
@@ -133,6 +134,7 @@ class PipelineSettings(Written):
     function: Name = Field(examples=["function: call_api"])
     rate: Rates | None = None
     concurrency: Concurrency | None = None
+    adaptive: bool = False
     limits: Names = Field(default_factory=list)
     params: Annotated[dict[str, Any], BeforeValidator(checks.params)] = Field(default_factory=dict)
     env: Environment = Field(default_factory=dict)

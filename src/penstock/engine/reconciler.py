@@ -80,7 +80,7 @@ class Reconciler:
         self.objects[stored.kind][stored.name] = stored
         if stored.kind == "limit":
             limit = limit_spec(stored.name, stored.settings)
-            self._gate(limit.name, limit.rates, limit.concurrency)
+            self._gate(limit.name, limit.rates, limit.concurrency, adaptive=limit.adaptive)
         elif stored.kind == "function":
             yield from self._put_function(stored)
         else:
@@ -99,9 +99,9 @@ class Reconciler:
         else:
             self._remove_pipeline(name)
 
-    def _gate(self, name: str, rates: tuple[Any, ...], concurrency: int | None) -> None:
+    def _gate(self, name: str, rates: tuple[Any, ...], concurrency: int | None, *, adaptive: bool = False) -> None:
         gate = self._plant.admission.gates.get(name) or Gate(name)
-        gate.configure(rates, concurrency)
+        gate.configure(rates, concurrency, adaptive=adaptive)
         self._plant.admission.limit(gate)
 
     def _put_function(self, stored: StoredObject) -> Iterator[None]:

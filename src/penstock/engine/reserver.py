@@ -1,8 +1,8 @@
-"""What limits have used, kept over restarts.
+"""What limits have used, and what adaptive ones have learned, kept over restarts.
 
 A clean stop writes it all down. Against a crash, units of long periods (a minute and more) are reserved on disk in blocks
 before they are used: after it, what was reserved counts as used, so no window is exceeded and two blocks at most are lost.
-Short periods begin as if they had just been used up.
+Short periods begin as if they had just been used up, and adaptive limits learn anew.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from penstock.domain.adaptive import Learned
 from penstock.domain.errors import PenstockError
 from penstock.domain.limits import LONG, Used
 
@@ -75,7 +76,8 @@ class Reserver:
                     plant.admission.own_gate(pipeline)
         used = {_name(gate): gate.used(now, ahead=False) for gate in self._gates()}
         counts = {name: rates for name, rates in used.items() if any(rate.dates for rate in rates)}
-        await plant.store.save_note(plant.project_id, STOPPED, self._body(counts))
+        learned = {_name(gate): gate.adaptive.learned for gate in self._gates() if gate.adaptive is not None}
+        await plant.store.save_note(plant.project_id, STOPPED, self._body(counts, learned))
 
     def wake(self) -> None:
         """Reserve blocks for the limits that run out of them."""
@@ -114,8 +116,8 @@ class Reserver:
             plant.admission.reserved(gate)
         self._pump.wake()
 
-    def _body(self, used: dict[str, list[Used]]) -> bytes:
-        return json.dumps({"at": self._plant.wall(), "used": used}).encode()
+    def _body(self, used: dict[str, list[Used]], learned: dict[str, Learned] | None = None) -> bytes:
+        return json.dumps({"at": self._plant.wall(), "used": used, "learned": learned or {}}).encode()
 
     def _restore(self, saved: dict[str, Any], now: float) -> None:
         away = max(0.0, self._plant.wall() - saved["at"])
@@ -123,6 +125,10 @@ class Reserver:
             gate = self._gate(name)
             if gate is not None:
                 gate.restore(now, [Used(*one) for one in used], away)
+        for name, learned in saved.get("learned", {}).items():
+            gate = self._gate(name)
+            if gate is not None:
+                gate.learn(Learned(*learned))
 
     def _gate(self, name: str) -> Gate | None:
         kind, _, own_name = name.partition(" ")

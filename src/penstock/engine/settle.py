@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Final, Literal
 
 from penstock.compute.protocol import End, Ending, Exit, Instance
-from penstock.domain.retry import follow, hold_for
+from penstock.domain.retry import follow
 from penstock.domain.task import WAITING, Attempt, Outcome, State
 from penstock.store.protocol import Line
 
@@ -96,9 +96,10 @@ class Settle:
                 continue
             running.started = end.started
             outcome = _OUTCOMES[end.ending]
-            if outcome is Outcome.THROTTLED:
-                self._hold(running, end)
-            self._conclude(running, outcome, end.body, end.finished + offset, offset)
+            held = self._hold(running, end, now) if outcome is Outcome.THROTTLED else None
+            if outcome is Outcome.OK:
+                plant.admission.accepted(running.start, running.sent, now)
+            self._conclude(running, outcome, end.body, end.finished + offset, offset, held)
         fleet.running -= count
         fleet.progress = now
         self._scaler.freed(member, count, now)
@@ -197,17 +198,25 @@ class Settle:
         self._conclude(running, Outcome.ERROR, body, plant.wall(), plant.wall() - plant.clock())
         self._pump.wake()
 
-    def _conclude(self, running: Running, outcome: Outcome, body: bytes | None, at: float, offset: float) -> None:
+    def _conclude(
+        self,
+        running: Running,
+        outcome: Outcome,
+        body: bytes | None,
+        at: float,
+        offset: float,
+        held: float | None = None,
+    ) -> None:
         task, pipe = running.start.task, running.pipe
         if task.start_by is not None:
             self._expiry.met(task)
-        sequel = follow(task, outcome, pipe.spec.attempts, pipe.spec.backoff, self._plant.rng.random())
+        sequel = follow(task, outcome, pipe.spec.attempts, pipe.spec.backoff, self._plant.rng.random(), held)
         state = sequel.state
         if state in WAITING and self._plant.pipes.get(task.pipeline) is not pipe:
             state = State.CANCELLED  # its pipeline was removed while it ran
         if state is State.DEAD and outcome is Outcome.INTERRUPTED:
             body = _error("Interrupted", f"The task's instance ended {task.interruptions} times before the task did.")
-        due = at + sequel.delay if state is State.DELAYED else None
+        due = min(at + sequel.delay, task.expires) if state is State.DELAYED else None
         started = None if running.started is None else running.started + offset
         attempt = Attempt(
             task, outcome, state, body, at, started, due, running.version, str(running.member.instance.id)
@@ -236,14 +245,11 @@ class Settle:
         if pipe.leaving and not pipe.counts.waiting and not pipe.counts.running:
             self.emptied(pipe.spec.name)
 
-    def _hold(self, running: Running, end: End) -> None:
-        """Let downstream's "try later" hold the pipeline, or the shared limit that the handler named."""
-        plant = self._plant
-        until = plant.clock() + hold_for(end.retry_after, running.task.throttles)
-        if end.limit is not None and end.limit in plant.admission.gates:
-            plant.admission.hold_limit(end.limit, until)
-        elif running.task.pipeline in plant.admission.pipelines:
-            plant.admission.hold(running.task.pipeline, until)
+    def _hold(self, running: Running, end: End, now: float) -> float | None:
+        """Let downstream's "try later" hold; return for how long if other tasks wait that could go instead."""
+        admission, start = self._plant.admission, running.start
+        held = admission.refused(start, running.sent, now, end.retry_after, end.limit)
+        return held if start.pipeline.queue.head() is not None or start.pipeline.queue.more else None
 
     async def nothing_runs(self, timeout: float) -> None:
         """Return when no attempt runs any more, or when `timeout` seconds are over."""

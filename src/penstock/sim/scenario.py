@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from penstock.sim.downstream import Downstream, Period, Quota, calls
 from penstock.sim.script import (
@@ -170,6 +170,8 @@ def _limits(rng: random.Random, least: int = 0) -> Settings:
         settings["rate"] = _rates(rng)
     if rng.random() < 0.4 or len(settings) < least:
         settings["concurrency"] = rng.choice([1, 2, 5, 20])
+    if settings and rng.random() < 0.3:
+        settings["adaptive"] = True
     return settings
 
 
@@ -218,6 +220,9 @@ def _pipeline(rng: random.Random, functions: list[str], limits: list[str]) -> Se
     if rng.random() < 0.2:
         settings["weight"] = rng.choice([0.5, 3])
     return settings
+
+
+_NO_LIMITS: Final = {"rate": None, "concurrency": None, "adaptive": None}
 
 
 # steps ----------------------------------------------------------------------------------------------------------------
@@ -283,7 +288,7 @@ def _disturbance(
     limit = rng.choice(list(limits)) if limits else ""
     details: dict[str, tuple[str, Settings]] = {
         "limit": (limit, _limits(rng, least=1)),
-        "pipeline": (pipeline, {"rate": None, "concurrency": None, **_limits(rng), "weight": rng.choice([None, 2])}),
+        "pipeline": (pipeline, {**_NO_LIMITS, **_limits(rng), "weight": rng.choice([None, 2])}),
         "function": (function, {"concurrency": rng.choice([None, 2]), "timeout": rng.choice(["1s", "3s"])}),
         "pause": (pipeline, {"seconds": rng.uniform(0.1, 10)}),
         "drain": (pipeline, {"seconds": rng.uniform(0.1, 10)}),

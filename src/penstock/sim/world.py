@@ -326,7 +326,7 @@ class World:
         self.diary.cancelled[task] = self._loop.time()
 
     async def _do_limit(self, name: str, **settings: Any) -> None:
-        await self._patch("limit", name, {"rate": None, "concurrency": None, **settings})
+        await self._patch("limit", name, {"rate": None, "concurrency": None, "adaptive": None, **settings})
 
     async def _do_pipeline(self, name: str, **patch: Any) -> None:
         await self._patch("pipeline", name, patch)

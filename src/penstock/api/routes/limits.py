@@ -16,7 +16,7 @@ async def list_limits(engine: EngineOf, after: After = "", limit: Limit = 100) -
     """List shared limits, by name."""
     objects = engine.reconciler.objects["limit"]
     names, following = page_of(objects, after, limit)
-    return json_answer({"limits": [limit_view(objects[name]) for name in names], "next": following})
+    return json_answer({"limits": [limit_view(engine, objects[name]) for name in names], "next": following})
 
 
 @router.put("/{name}", openapi_extra=_SETTINGS, responses=problems("invalid-settings"))
@@ -24,13 +24,13 @@ async def put_limit(engine: EngineOf, name: str, settings: Document) -> Response
     """Make a shared limit, or replace its settings."""
     new = name not in engine.reconciler.objects["limit"]
     stored = await engine.configurer.put("limit", name, settings)
-    return json_answer(limit_view(stored), 201 if new else 200)
+    return json_answer(limit_view(engine, stored), 201 if new else 200)
 
 
 @router.get("/{name}", responses=problems("not-found"))
 async def show_limit(engine: EngineOf, name: str) -> Response:
     """Show a shared limit."""
-    return json_answer(limit_view(engine.configurer.lookup("limit", name)))
+    return json_answer(limit_view(engine, engine.configurer.lookup("limit", name)))
 
 
 @router.patch("/{name}", openapi_extra=_PATCH, responses=problems("not-found", "invalid-settings"))
@@ -39,7 +39,7 @@ async def patch_limit(engine: EngineOf, name: str, patch: Document) -> Response:
 
     A JSON merge patch (RFC 7396): null takes a setting away.
     """
-    return json_answer(limit_view(await engine.configurer.patch("limit", name, patch)))
+    return json_answer(limit_view(engine, await engine.configurer.patch("limit", name, patch)))
 
 
 @router.delete("/{name}", status_code=204, responses=problems("not-found", "conflict"))
