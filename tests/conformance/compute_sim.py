@@ -50,6 +50,7 @@ def _lines(event: Any, _call: Call) -> Act:
 
 ANSWERS: dict[str, Answer] = {
     "echo": lambda event, _call: Act(0.001, body=_body(event)),
+    "pick": lambda event, call: _raises("ValueError")(event, call) if event == "bad" else Act(0.001, body=_body(event)),
     "fail": _raises("ValueError"),
     "leave": _raises("SystemExit"),
     "leave_async": _raises("KeyboardInterrupt"),

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from tests.conformance.compute_sim import SimWorld
 
 from penstock.compute.local import LocalCompute
-from penstock.compute.protocol import Blueprint, Compute, End, Exit, Instance, PipelineContext, Run
+from penstock.compute.protocol import Blueprint, Compute, End, Entry, Exit, Instance, PipelineContext, Run
 
 HANDLERS = """
 import asyncio, ctypes, os, sys, threading, time
@@ -23,6 +23,14 @@ def echo(event, context):
 
 async def echo_async(event, context):
     return event
+
+
+def pick(events, context):
+    return [ValueError(event) if event == "bad" else event for event in events]
+
+
+async def pick_async(events, context):
+    return pick(events, context)
 
 
 def fail(event, context):
@@ -257,6 +265,13 @@ def run_of(attempt: int, event: Any = None, **more: Any) -> Run:
     payload = event if isinstance(event, bytes) else json.dumps(event).encode()
     fields: dict[str, Any] = {"task": attempt + 1000, "number": 1, "pipeline": PIPELINE, "timeout": 30.0, **more}
     return Run(attempt, payload=payload, **fields)
+
+
+def batch_of(attempt: int, *events: Any, **more: Any) -> Run:
+    """Return a run of a batch whose tasks are numbered from 2000 on, and are tried the first, the second… time."""
+    payloads = [event if isinstance(event, bytes) else json.dumps(event).encode() for event in events]
+    entries = tuple(Entry(2000 + at, 1 + at, len(payload)) for at, payload in enumerate(payloads))
+    return run_of(attempt, b"".join(payloads), task=2000, batch=entries, **more)
 
 
 def result_of(end: End) -> Any:

@@ -216,7 +216,7 @@ def start(found: Admission, *limits: str, **own: object) -> Start:
     found.offer("p", [Task(1, "p", b"", created=0.0, expires=1e12)])
     found.provide("f", 1)
     assert found.admit(0.0, 0.0).starts
-    return Start(Task(2, "p", b"", created=0.0, expires=1e12), pipeline)
+    return Start((Task(2, "p", b"", created=0.0, expires=1e12),), 1.0, pipeline)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from penstock.domain.admission import Admission
 from penstock.domain.limits import Gate
-from penstock.domain.pipeline import Pipeline, Start
-from penstock.domain.specs import PipelineSpec, RateSpec
+from penstock.domain.pipeline import ROUNDING, Pipeline, Start
+from penstock.domain.specs import BatchSpec, PipelineSpec, RateSpec
 from penstock.domain.task import Task
 from penstock.sim.laws import Allowance, Window, amend, concurrency_breaches, rate_breaches
 from penstock.sim.ledger import Execution
@@ -88,7 +88,9 @@ class Bench:
     # tasks --------------------------------------------------------------------------------------------------------
     def send(self, name: str, tasks: int = 1, *, cost: float = 1.0, priority: int = 0, age: float = 1e6) -> None:
         made = [
-            Task(next(self.numbers), name, b"", created=WALL, expires=self.wall + age, cost=cost, priority=priority)
+            Task(
+                next(self.numbers), name, b"", created=self.wall, expires=self.wall + age, cost=cost, priority=priority
+            )
             for _ in range(tasks)
         ]
         for task in made:
@@ -115,7 +117,7 @@ class Bench:
                 self.impossible.append(task)
             self.expired += admitted.expired
             for start in admitted.starts:
-                self._begin(start)
+                self._begin(start, cut=any(task.pipeline == start.pipeline.name for task in admitted.expired))
             begun += admitted.starts
             moment = self.admission.next_wakeup()
             if not reserved and (moment is None or moment > self.now):
@@ -124,12 +126,15 @@ class Bench:
                 "nothing was left over, and yet it wants to be called"
             )
 
-    def _begin(self, start: Start) -> None:
+    def _begin(self, start: Start, *, cut: bool) -> None:
         task, name, chance = start.task, start.task.pipeline, self.chance
-        waiting = self.waiting[name]
-        assert waiting[0] is task, "within a pipeline: priority, then first in first out"
-        waiting.pop(0)
-        execution = Execution(task.id, task.id, 1, name, "f", 1, 0, 1, self.now, 30.0)
+        waiting, tasks = self.waiting[name], list(start.tasks)
+        assert waiting[: len(tasks)] == tasks, "within a pipeline: priority, then first in first out"
+        del waiting[: len(tasks)]
+        assert start.cost == sum(one.cost for one in tasks)
+        self.check_batch(name, tasks, cut=cut)
+        ids = tuple(one.id for one in tasks)
+        execution = Execution(task.id, task.id, 1, name, "f", 1, 0, 1, self.now, 30.0, tasks=ids)
         self.executions.append(execution)
         for user in (name, *self.specs[name].limits):
             self.users[user].append(execution)
@@ -151,16 +156,16 @@ class Bench:
 
     def _end(self, start: Start, begin: float | None) -> None:
         self.running -= 1
-        self.finished.append(start.task)
+        self.finished += start.tasks
         self.admission.finish(start, begin)
         self.provide(1, start.slots.name)
 
     def _vanish(self, start: Start, execution: Execution) -> None:
-        self.waiting[start.task.pipeline].append(start.task)
+        self.waiting[start.task.pipeline] += start.tasks
         self.waiting[start.task.pipeline].sort(key=lambda task: (-task.priority, task.id))
         self._end(start, None)
-        self.finished.pop()
-        self.admission.put_back([start.task])
+        del self.finished[-len(start.tasks) :]
+        self.admission.put_back(start.tasks)
 
     # time ---------------------------------------------------------------------------------------------------------
     def at(self, moment: float, call: Any, *arguments: Any) -> None:
@@ -213,12 +218,33 @@ class Bench:
                 continue
             free = self.admission_slots[pipeline.slots.name]
             assert free >= 0
-            if free == 0:
+            if free == 0 or not self.is_ripe(name, self.waiting[name], -ROUNDING):
                 continue
             blocked = any(
                 gate.ready_at(self.now, head.cost) > self.now or self.is_kept(gate, pipeline) for gate in pipeline.gates
             )
             assert blocked, f"{name} could start {head!r} at {self.now}, but waits in {pipeline.place}"
+
+    def is_ripe(self, name: str, tasks: list[Task], slack: float) -> bool:
+        """Say whether tasks of a pipeline wait for no others: they are a whole batch, or the oldest has waited long enough."""
+        batch = self.specs[name].batch
+        if batch is None or len(tasks) >= batch.size:
+            return True
+        return min(task.since for task in tasks) + batch.wait <= self.wall + slack
+
+    def check_batch(self, name: str, tasks: list[Task], *, cut: bool) -> None:
+        """Check that no start has too many tasks, and that none went early for which there was still room.
+
+        `cut`: what stood behind them had expired.
+        """
+        batch = self.specs[name].batch
+        assert len(tasks) <= (1 if batch is None else batch.size)
+        rest = self.waiting[name]
+        most = self.admission.pipelines[name].most_cost()
+        cut = cut or bool(rest and sum(task.cost for task in tasks) + rest[0].cost > most)
+        assert cut or self.is_ripe(name, tasks, 2 * ROUNDING), (
+            f"{len(tasks)} tasks of {name} started before their batch was ripe"
+        )
 
     def is_kept(self, gate: Gate, pipeline: Pipeline) -> bool:
         """Say whether a gate keeps a unit for an elder, whose time is not over."""
@@ -267,6 +293,10 @@ def chances(rng: random.Random) -> Chance:
     )
 
 
+def some_batch(rng: random.Random) -> BatchSpec | None:
+    return rng.choice([None, None, BatchSpec(3, 0.0), BatchSpec(4, 0.3), BatchSpec(10, 2.0)])
+
+
 def make(seed: int, cost: bool = False) -> Bench:
     rng = random.Random(seed)
     bench = Bench(chances(rng), rng)
@@ -275,7 +305,8 @@ def make(seed: int, cost: bool = False) -> Bench:
         bench.limit(name, **some_limits(rng, cost))
     for n in range(rng.randint(1, 6)):
         limits = tuple(rng.sample(shared, rng.randint(0, len(shared))))
-        bench.pipeline(f"p{n}", limits=limits, slots=rng.choice("fg"), **some_limits(rng, cost))
+        options = {"batch": some_batch(rng), **some_limits(rng, cost)}
+        bench.pipeline(f"p{n}", limits=limits, slots=rng.choice("fg"), **options)
     bench.provide(rng.choice([1, 3, 50]), "f")
     bench.provide(rng.choice([1, 3, 50]), "g")
     return bench
@@ -379,7 +410,7 @@ def disturb(bench: Bench, cost: bool = False) -> None:
         )
     elif action == 4:
         bench.run(0.001, check=not cost)  # so that no start is at the very moment of the change
-        change = some_limits(rng, cost)
+        change = {"batch": some_batch(rng), **some_limits(rng, cost)}
         bench.pipeline(name, slots=admission.pipelines[name].slots.name, limits=bench.specs[name].limits, **change)
     elif action == 5 and admission.gates:
         bench.run(0.001, check=not cost)

@@ -28,6 +28,7 @@ from penstock.domain.settings import (
     validate_in_steps,
     validate_one,
 )
+from penstock.domain.specs import BatchSpec
 
 Known = Mapping[Kind, Mapping[str, Settings]]
 
@@ -97,6 +98,8 @@ def test_the_engine_can_read_whatever_is_stored(document: dict[str, Any]) -> Non
         ({"rate": [{"rate": "10/s", "margin": "20ms"}]}, {"rate": {"rate": "10/s", "margin": 0.02}}),
         ({"retry": {"backoff": "1s..300s"}}, {"retry": {"backoff": "1..5m"}}),
         ({"weight": 2.0}, {"weight": 2}),
+        ({"batch": 100}, {"batch": {"size": 100}}),
+        ({"batch": {"size": 100, "wait": "2s"}}, {"batch": {"size": 100, "wait": 2}}),
         ({"concurrency": None}, {}),
         ({"rate": "5/s", "adaptive": True}, {"rate": ["5/1s"], "adaptive": True}),
     ],
@@ -162,8 +165,37 @@ def test_defaults_of_a_pipeline() -> None:
     assert pipeline_spec("p", {"function": "f"}) == PipelineSpec(
         "p", "f", rates=(), concurrency=None, limits=(), params=b"{}", env={}, attempts=3, backoff=(1.0, 300.0),
         tier="background", max_age=14 * 86_400.0, max_queued=1_000_000, max_payload=256 * 1024, paused=False,
-        remove_when_empty=False, timeout=None, weight=1.0, version=None,
+        remove_when_empty=False, timeout=None, weight=1.0, version=None, batch=None,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("batch", "spec"),
+    [(7, BatchSpec(7, 1.0)), ({"size": 7}, BatchSpec(7, 1.0)), ({"size": 7, "wait": "250ms"}, BatchSpec(7, 0.25))],
+)
+def test_a_batch_in_full(batch: object, spec: BatchSpec) -> None:
+    stored = validate_one("pipeline", "p", {"function": "f", "batch": batch}, {"function": {"f": {"handler": "a:b"}}})
+    assert pipeline_spec("p", stored).batch == spec
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "says"),
+    [
+        ({"batch": 0}, "pipelines.p.batch", "between 1 and 1000"),
+        ({"batch": 1001}, "pipelines.p.batch", "between 1 and 1000"),
+        ({"batch": "many"}, "pipelines.p.batch", "whole number"),
+        ({"batch": {"wait": "1s"}}, "pipelines.p.batch.size", "is required"),
+        ({"batch": {"size": 5, "wait": "2h"}}, "pipelines.p.batch.wait", "between 0s and 1h"),
+        ({"batch": {"size": 5, "most": 2}}, "pipelines.p.batch.most", "no such setting"),
+        ({"batch": {"size": 5, "wait": "5s"}, "max_age": "5s"}, "pipelines.p.batch", "expires after 5s"),
+    ],
+)
+def test_a_batch_that_cannot_be(settings: dict[str, object], path: str, says: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        validate_one("pipeline", "p", {"function": "f"} | settings, {"function": {"f": {"handler": "a:b"}}})
+    (mistake,) = caught.value.mistakes
+    assert mistake.path == path
+    assert says in mistake.message
 
 
 def test_a_function_in_full() -> None:

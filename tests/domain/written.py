@@ -81,6 +81,7 @@ def pipelines(functions: list[str], limits: list[str]) -> st.SearchStrategy[dict
         "retry": documents({}, {"attempts": counts, "backoff": st.sampled_from(["1s..5m", "0..1", "500ms..60s"])}),
         "tier": st.sampled_from(["realtime", "background", "batch"]),
         "max_age": st.sampled_from(["1h", 3600, "7d"]),
+        "batch": st.sampled_from([100, {"size": 5}, {"size": 5, "wait": "500ms"}, {"size": 1000, "wait": 0}]),
         "max_queued": counts,
         "max_payload": st.sampled_from(["1MiB", 2**20, "64KB"]),
         "paused": st.booleans(),

@@ -29,11 +29,12 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(wire.Hello, U32, MOMENTS),
     st.builds(wire.Define, U64, TEXT, BODIES),
     st.builds(_open, st.tuples(U64, U64, U32, st.booleans(), MOMENTS, U64), INLINE | LONG),
+    st.builds(wire.Batch, U64, st.lists(st.builds(wire.Entry, U64, U32, U32), max_size=5).map(tuple)),
     st.builds(wire.Data, U64, BODIES),
     st.builds(wire.Credit, U64, U32),
     st.builds(wire.Cancel, U64),
     st.builds(wire.Started, U64, MOMENTS),
-    st.builds(_end, st.tuples(U64, st.integers(0, 3), MOMENTS, MOMENTS, st.none() | MOMENTS, TEXT), INLINE | LONG),
+    st.builds(_end, st.tuples(U64, st.integers(0, 4), MOMENTS, MOMENTS, st.none() | MOMENTS, TEXT), INLINE | LONG),
     st.builds(wire.Log, U64, st.integers(0, 2), TEXT),
     st.builds(wire.Stop),
     st.builds(wire.Ping),
@@ -112,3 +113,14 @@ def test_a_wait_that_is_not_named_is_none_and_zero_is_zero() -> None:
 def test_params_that_do_not_fit_are_refused_by_name() -> None:
     with pytest.raises(WireError, match="pipeline 'big'"):
         wire.encode_define(1, "big", b"x" * wire.MAX_FRAME)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), BODIES), max_size=8))
+def test_parts_come_out_as_they_went_in(parts: list[tuple[int, bytes]]) -> None:
+    assert wire.decode_parts(wire.encode_parts(parts)) == parts
+
+
+@given(BODIES)
+def test_what_is_no_parts_is_refused_and_nothing_else(garbage: bytes) -> None:
+    with contextlib.suppress(WireError):
+        assert wire.encode_parts(wire.decode_parts(garbage)) == garbage

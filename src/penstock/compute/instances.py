@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from penstock.compute.connection import Connection, NoConnection
-from penstock.compute.protocol import Blueprint, End, Ending, Exit, Listener, Run
+from penstock.compute.protocol import Blueprint, End, Ending, Exit, Listener, Part, Run
 from penstock.runtime import blackbox, wire
 from penstock.runtime.bodies import Receiver, Sender
 from penstock.runtime.wire import INLINE, MAX_BODY, STREAMS, Frame
 
-_ENDINGS = tuple(Ending)
+_ENDINGS = (*Ending, Ending.OK)  # by number; the last is that of a batch, whose parts have their own
 _TAIL = 16 * 1024
 
 
@@ -39,7 +39,7 @@ class LocalInstance:
         self.trouble = ""
         self._listener = listener
         self._ask_to_kill = kill
-        self._running: set[int] = set()
+        self._running: dict[int, int] = {}  # how many tasks of a batch each execution has, 0 if it is none
         self._defined: set[int] = set()
         self._sending = Sender()
         self._arriving: Receiver[wire.End] = Receiver()
@@ -70,7 +70,9 @@ class LocalInstance:
                     self._refuse(run, str(error))
                     continue
                 self._defined.add(pipeline.key)
-            self._running.add(run.attempt)
+            self._running[run.attempt] = len(run.batch)
+            if run.batch:
+                frames.append(wire.encode_batch(run.attempt, run.batch))
             body = payload if size <= INLINE else b""
             frames.append(
                 wire.encode_open(run.attempt, run.task, run.number, run.dated, run.timeout, pipeline.key, size, body)
@@ -173,8 +175,8 @@ class LocalInstance:
     def _end(self, frame: wire.End, body: bytes, ends: list[End]) -> None:
         """Note an end; one of an execution that does not run here is not believed."""
         attempt = frame.attempt
-        if attempt in self._running:
-            self._running.remove(attempt)
+        tasks = self._running.pop(attempt, None)
+        if tasks is not None:
             ends.append(
                 End(
                     attempt,
@@ -184,6 +186,7 @@ class LocalInstance:
                     frame.finished,
                     frame.retry_after,
                     frame.limit or None,
+                    _parts(frame, body, tasks) if tasks or frame.ending == wire.PARTS else (),
                 )
             )
 
@@ -211,6 +214,16 @@ class LocalInstance:
         if self._lost:
             self._loop.call_soon(then)
         self._then = then
+
+
+def _parts(frame: wire.End, body: bytes, tasks: int) -> tuple[Part, ...]:
+    """Return what an end tells of each task of a batch; nothing if it speaks of the whole. Raises `WireError`."""
+    if frame.ending not in {wire.OK, wire.PARTS}:
+        return ()
+    parts = wire.decode_parts(body) if frame.ending == wire.PARTS else []
+    if len(parts) != tasks:
+        raise wire.WireError(f"the end of an execution with {tasks} tasks tells of {len(parts)}")
+    return tuple(Part(_ENDINGS[ending], one) for ending, one in parts)
 
 
 def _end_of(path: Path, limit: int) -> bytes:

@@ -9,7 +9,9 @@ launched instance `gone` is called exactly once, after everything else about it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from penstock.runtime.wire import Entry as Entry  # noqa: PLC0414 - part of this contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class Run:
     """Ask for one execution. `attempt` identifies it in this server's life; `number` is 1 for a task's first attempt.
 
     `timeout` is in seconds. `dated` asks for the moment of the handler's start to be told as soon as it has started, not
-    only with the end.
+    only with the end. One with a `batch` calls the handler with a list: `payload` is then the payloads of its tasks in a
+    row, and `task` and `number` are those of the first.
     """
 
     attempt: int
@@ -60,6 +63,7 @@ class Run:
     payload: bytes
     timeout: float
     dated: bool = False
+    batch: tuple[Entry, ...] = ()
 
 
 class Ending(Enum):
@@ -71,11 +75,19 @@ class Ending(Enum):
     CANCELLED = 3
 
 
+class Part(NamedTuple):
+    """Report what became of one task of a batch: ok, error or throttled, and its result or error."""
+
+    ending: Ending
+    body: bytes
+
+
 @dataclass(slots=True)
 class End:
     """Report the end of one execution. `body` is the JSON result, or the JSON error `{"type", "message", "traceback"}`.
 
-    `retry_after` (seconds) and `limit` are set by `THROTTLED` if the handler named them.
+    `retry_after` (seconds) and `limit` are set by `THROTTLED` if the handler named them. A batch whose handler returned has
+    the ending ok and a part for each task, in their order; otherwise what is said holds for all of them.
     """
 
     attempt: int
@@ -85,6 +97,7 @@ class End:
     finished: float
     retry_after: float | None = None
     limit: str | None = None
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

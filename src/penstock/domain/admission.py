@@ -53,6 +53,7 @@ class Admission:
         pipeline.tier = TIERS.index(spec.tier)
         pipeline.weight = spec.weight
         pipeline.rates, pipeline.concurrency, pipeline.adaptive = spec.rates, spec.concurrency, spec.adaptive
+        pipeline.batch = spec.batch
         gates = tuple(self.gates[name] for name in shared)
         _use(pipeline, gates)
         if pipeline.own is not None:
@@ -169,7 +170,10 @@ class Admission:
         for task in tasks:
             queue.offer(task, most)
         self._bytes += queue.bytes - before
-        self._fed(pipeline, head)
+        if pipeline.ripens and not pipeline.is_full:  # the moment of the oldest is known, and these are younger
+            self._look_hungry(pipeline)
+        else:
+            self._fed(pipeline, head)
 
     def left_behind(self, name: str) -> None:
         """Take note that the store has tasks of a pipeline of which none are in memory."""
@@ -206,20 +210,23 @@ class Admission:
         before, head = pipeline.queue.bytes, pipeline.queue.head()
         tasks = pipeline.queue.remove(ids)
         self._bytes += pipeline.queue.bytes - before
-        self._fed(pipeline, head)
+        if pipeline.batch is not None:  # another batch now, wherever the tasks stood
+            self._places.reconsider(pipeline)
+        else:
+            self._fed(pipeline, head)
         return tasks
 
     def started(self, start: Start, at: float) -> None:
-        """Date what a task took at the moment its handler started.
+        """Date what a start took at the moment its handler started.
 
         A second, later date of the same start takes the place of the first.
         """
         before, start.date = start.date, at
         for gate in start.rated:
             if not start.undated:
-                gate.redate(before, at, start.task.cost)
+                gate.redate(before, at, start.cost)
                 continue
-            gate.date(at, start.task.cost)
+            gate.date(at, start.cost)
             if gate.owner is not None and gate.owner.place is OWN:
                 self._places.await_moment(gate.owner, gate, at)
             elif gate.wakes_at == inf:  # else the moment is known, and this date brings no earlier one
@@ -227,16 +234,16 @@ class Admission:
         start.undated = False
 
     def finish(self, start: Start, started_at: float | None) -> None:
-        """Free what a task took (its slot comes back by `provide`); None if its handler never started."""
+        """Free what a start took (its slot comes back by `provide`); None if its handler never started."""
         for gate in start.gates:
             gate.release()
             if gate.concurrency is not None:
                 self._places.opened(gate)
         for gate in start.rated if start.undated else ():
             if started_at is None:
-                gate.undate(start.task.cost)
+                gate.undate(start.cost)
             else:
-                gate.date(started_at, start.task.cost)
+                gate.date(started_at, start.cost)
             self._places.opened(gate, sooner=started_at is None)
         start.undated = False
         if start.own is None:
@@ -349,9 +356,17 @@ class Admission:
                 pipeline.place, pipeline.waits_at = (READY, None) if via is None else (WAITING, via)
                 ring.push(pipeline)
                 return None
-            gate, at = self._blocked(pipeline, task.cost, now, via)
+            count, cost = 1, task.cost
+            if pipeline.batch is not None:
+                count, cost, wait = pipeline.next_load(wall)
+                if wait:
+                    result.moves += 1
+                    self._places.ripen(pipeline, now + wait, now, wall)
+                    self._look_hungry(pipeline)
+                    return None
+            gate, at = self._blocked(pipeline, cost, now, via)
             if gate is not None:
-                if at == inf and task.cost > gate.most_cost():
+                if at == inf and cost > gate.most_cost():
                     result.impossible.append((self._pop(pipeline), gate.name))
                     continue
                 if gratis or gate is not via:
@@ -362,21 +377,20 @@ class Admission:
                 result.moves += 1
                 self._places.block(pipeline, gate, at, now, wall, called=called)
                 return gate
-            result.starts.append(self._start(pipeline, now))
+            result.starts.append(self._start(pipeline, count, cost, now))
+            result.tasks += count
             if gratis:
-                gratis -= 1
+                gratis = max(0, gratis - count)
             else:
-                pipeline.credit -= task.cost
-            self._typical += 0.01 * (task.cost - self._typical)
+                pipeline.credit -= cost  # a batch may leave a debt, which the next turns pay
+            self._typical += 0.01 * (cost - self._typical)
             self._expire(pipeline, wall, result)
-        self._places.retire_elder(pipeline)
-        pipeline.credit, pipeline.resumes, pipeline.since = 0.0, False, inf
-        pipeline.place, pipeline.waits_at = IDLE, None
+        self._places.rest(pipeline)
         self._look_hungry(pipeline)
         return None
 
     def _blocked(self, pipeline: Pipeline, cost: float, now: float, via: Door | None) -> tuple[Door | None, float]:
-        """Return the first gate that a task cannot pass now, and until when; those who wait there already go first.
+        """Return the first gate that a start cannot pass now, and until when; those who wait there already go first.
 
         The gate that called it is asked before the others: if there is no more room, it keeps its turn there."""
         slots = pipeline.slots
@@ -397,18 +411,18 @@ class Admission:
             return slots, inf
         return None, now
 
-    def _start(self, pipeline: Pipeline, now: float) -> Start:
-        task = self._pop(pipeline)
+    def _start(self, pipeline: Pipeline, count: int, cost: float, now: float) -> Start:
+        tasks = (self._pop(pipeline),) if count == 1 else tuple([self._pop(pipeline) for _ in range(count)])
         pipeline.since, pipeline.again = inf, -inf
         self._places.retire_elder(pipeline)
         for gate in pipeline.gates:
-            gate.take(now, task.cost)
+            gate.take(now, cost)
             if gate.long and gate.runs_out():
                 self.unreserved[gate] = None
         pipeline.slots.free -= 1
         if pipeline.own is None:
             pipeline.ungated += 1
-        return Start(task, pipeline)
+        return Start(tasks, cost, pipeline)
 
     def _pop(self, pipeline: Pipeline) -> Task:
         task = pipeline.queue.pop()
@@ -428,6 +442,8 @@ class Admission:
         elif pipeline.place is IDLE and len(pipeline.queue):
             if pipeline.rates or pipeline.concurrency is not None:
                 self.own_gate(pipeline)
+            self._places.make_ready(pipeline)
+        elif pipeline.ripens:
             self._places.make_ready(pipeline)
         self._look_hungry(pipeline)
 

@@ -119,6 +119,11 @@ def rates(value: object) -> object:
     return [one if isinstance(one, dict) else {"rate": one} for one in several]
 
 
+def batch(value: object) -> object:
+    """Turn the ways to write a batch (its size alone, or a mapping) into a mapping."""
+    return value if isinstance(value, dict) or value is None else {"size": value}
+
+
 # texts and names ------------------------------------------------------------------------------------------------------
 def handler(value: object) -> str:
     """Check "module:callable", dots in the module allowed."""

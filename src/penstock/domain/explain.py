@@ -10,7 +10,7 @@ from penstock.domain.pipeline import IDLE, PAUSED, Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Say what binds: `kind` is paused, held, rate, concurrency, limit, instances, turn or nothing.
+    """Say what binds: `kind` is paused, held, batch, rate, concurrency, limit, instances, turn or nothing.
 
     `name` is that of the shared limit or the function, `until` a monotonic moment or None where it depends on other tasks.
     """
@@ -26,12 +26,10 @@ def reason(admission: Admission, name: str, now: float) -> Reason:
     pipeline = admission.pipelines[name]
     if pipeline.place is PAUSED:
         return Reason("paused", "the pipeline is paused")
-    if pipeline.place is IDLE:
-        if pipeline.queue.more:
-            return Reason("turn", "its tasks are being read from the store")
-        return Reason("nothing", "nothing waits")
+    if pipeline.place is IDLE or pipeline.ripens:
+        return _at_rest(pipeline)
     head = pipeline.queue.head()
-    cost = 1.0 if head is None else head.cost
+    cost = 1.0 if head is None else head.cost if pipeline.batch is None else pipeline.next_load(-inf).cost
     for gate in pipeline.gates:
         if (found := _at_gate(pipeline, gate, now, cost)) is not None:
             return found
@@ -39,6 +37,14 @@ def reason(admission: Admission, name: str, now: float) -> Reason:
         function = pipeline.slots.name.split("@")[0].split("#")[0]
         return Reason("instances", f"all instances of '{function}' are busy or starting", function)
     return Reason("turn", "its turn comes next")
+
+
+def _at_rest(pipeline: Pipeline) -> Reason:
+    if pipeline.ripens:
+        return Reason("batch", "its batch fills up", until=pipeline.wakes_at)
+    if pipeline.queue.more:
+        return Reason("turn", "its tasks are being read from the store")
+    return Reason("nothing", "nothing waits")
 
 
 def _at_gate(pipeline: Pipeline, gate: Gate, now: float, cost: float) -> Reason | None:

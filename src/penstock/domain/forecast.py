@@ -48,6 +48,7 @@ DEPENDS: Final = "it depends on how long tasks run"
 COUNTED: Final = "there are too many ahead of it to look at each"
 RECKONED: Final = "it is far ahead, and was not played start by start"
 LEARNS: Final = "how much downstream takes is being learned"
+BATCHED: Final = "it goes in a batch with others"
 EXPIRY: Final = "tasks ahead of it expire before that"
 
 
@@ -82,6 +83,8 @@ def forecast(
     pipeline = admission.pipelines[name]
     if pipeline.place is PAUSED:
         return Forecast(None, "the pipeline is paused")
+    if pipeline.batch is not None:  # how many a start takes, and when it is ripe, is decided as it comes
+        return Forecast(max(now, *(gate.held_until for gate in pipeline.gates), -inf), BATCHED)
     tasks = pipeline.queue.first(min(place + 1, most * LOOKED))
     play = _Play(pipeline, now, wall, room or Room())
     play.run(tasks[:most])

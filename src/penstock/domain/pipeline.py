@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import inf
-from typing import TYPE_CHECKING, Final
+from math import ceil, inf
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from penstock.domain.queue import Queue
 
 if TYPE_CHECKING:
     from penstock.domain.limits import Gate, Slots
-    from penstock.domain.settings import RateSpec
+    from penstock.domain.specs import BatchSpec, RateSpec
     from penstock.domain.task import Task
 
 IDLE: Final = "idle"
@@ -20,13 +20,27 @@ OWN: Final = "own"
 WAITING: Final = "waiting"
 PAUSED: Final = "paused"
 
+MOST_BYTES: Final = 16 << 20
+"""The most bytes that the payloads of one start may have together; a single one always may."""
+
+ROUNDING: Final = 1e-6
+"""What a difference of two wall-clock moments may be wrong by, as floats of this century (seconds)."""
+
+
+class Load(NamedTuple):
+    """Say what the next start takes: how many tasks, what they cost together, and how long they wait for others still."""
+
+    tasks: int
+    cost: float
+    wait: float = 0.0
+
 
 class Pipeline:
     """Hold what admission knows of a pipeline; `ticket` changes with its place, so that old entries are void."""
 
     __slots__ = (
-        "adaptive", "again", "alarm", "concurrency", "credit", "gates", "name", "own", "place", "queue", "rates", "resumes",
-        "since", "slots", "ticket", "tier", "ungated", "waits_at", "wakes_at", "weight",
+        "adaptive", "again", "alarm", "batch", "concurrency", "credit", "gates", "name", "own", "place", "queue", "rates",
+        "resumes", "since", "slots", "ticket", "tier", "ungated", "waits_at", "wakes_at", "weight",
     )  # fmt: skip
 
     def __init__(self, name: str, slots: Slots) -> None:
@@ -39,6 +53,7 @@ class Pipeline:
         self.own: Gate | None = None
         self.ungated = 0  # running tasks that were started when it had no gate of its own
         self.gates: tuple[Gate, ...] = ()
+        self.batch: BatchSpec | None = None
         self.tier = 1
         self.weight = 1.0
         self.credit = 0.0
@@ -66,19 +81,59 @@ class Pipeline:
         """Return how many slots it could use at once, one at least."""
         room = min((gate.room(now) for gate in self.gates), default=inf)
         backlog = inf if self.queue.more else len(self.queue)
+        if self.batch is not None:
+            backlog = ceil(backlog / self.batch.size) if backlog < inf else inf
         return max(1.0, min(room, backlog))
+
+    # batches --------------------------------------------------------------------------------------------------------
+    @property
+    def ripens(self) -> bool:
+        """Say whether its tasks wait for nothing but each other."""
+        return self.place is MOMENT and self.waits_at is None
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether a whole batch waits."""
+        return self.batch is None or len(self.queue) >= self.batch.size or self.queue.bytes >= MOST_BYTES
+
+    def next_load(self, wall: float) -> Load:
+        """Return what the next start of a pipeline with batches takes; there is a task.
+
+        The first task always goes, and those behind it while they fit: in number, in bytes, and in cost, so that no task is
+        impossible because of its neighbours. One that may have ended its instance goes alone.
+        """
+        assert self.batch is not None
+        count, cost, bytes_, oldest = 0, 0.0, 0, inf
+        most = self.most_cost()
+        for task in self.queue:
+            size = task.size if task.payload is None else len(task.payload)
+            crowded = count == self.batch.size or bytes_ + size > MOST_BYTES or cost + task.cost > most
+            if count and (crowded or task.apart or (task.start_by or task.expires) <= wall):
+                return Load(count, cost)
+            count, cost, bytes_ = count + 1, cost + task.cost, bytes_ + size
+            if task.apart:
+                return Load(count, cost)
+            oldest = min(oldest, task.since)
+        if count == self.batch.size:
+            return Load(count, cost)
+        left = oldest + self.batch.wait - wall
+        return Load(count, cost, 0.0 if left < ROUNDING else min(left, self.batch.wait))
 
 
 class Start:
-    """Hold what one admitted task took; `undated` until the start of its handler is known.
+    """Hold what was admitted at once, and what it took; `undated` until the start of its handler is known.
 
-    `rated` are those of its gates that had rates when it was admitted: only these charge units to it, and date them.
+    It has one task, or those of a batch (`batched`: the handler gets a list, be it of one). `rated` are those of its gates
+    that had rates when it was admitted: only these charge units to it, and date them.
     """
 
-    __slots__ = ("date", "gates", "own", "pipeline", "rated", "slots", "task", "undated")
+    __slots__ = ("batched", "cost", "date", "gates", "own", "pipeline", "rated", "slots", "task", "tasks", "undated")
 
-    def __init__(self, task: Task, pipeline: Pipeline) -> None:
-        self.task = task
+    def __init__(self, tasks: tuple[Task, ...], cost: float, pipeline: Pipeline) -> None:
+        self.task = tasks[0]
+        self.tasks = tasks
+        self.cost = cost
+        self.batched = pipeline.batch is not None
         self.pipeline = pipeline
         self.gates = pipeline.gates
         self.own = pipeline.own
@@ -97,12 +152,13 @@ class Start:
 class Admitted:
     """Report what one call of `admit` decided: starts, tasks past their age, and tasks that could never start.
 
-    `most` bounds what one call does. `moves` counts pipelines that had a turn and went to wait elsewhere, `passed` the
-    moments that were reached.
+    `most` bounds what one call does. `tasks` counts those of the starts, `moves` pipelines that had a turn and went to wait
+    elsewhere, `passed` the moments that were reached.
     """
 
     most: int
     starts: list[Start] = field(default_factory=list)
+    tasks: int = 0
     expired: list[Task] = field(default_factory=list)
     impossible: list[tuple[Task, str]] = field(default_factory=list)
     moves: int = 0
@@ -111,4 +167,4 @@ class Admitted:
     @property
     def full(self) -> bool:
         """Say whether the call has done as much as it may."""
-        return len(self.starts) + len(self.expired) + len(self.impossible) + self.moves >= self.most
+        return self.tasks + len(self.expired) + len(self.impossible) + self.moves >= self.most

@@ -98,6 +98,18 @@ class Places:
                 self.moments.push(at, gate)
         self.set_alarm(pipeline, now, wall)
 
+    def ripen(self, pipeline: Pipeline, at: float, now: float, wall: float) -> None:
+        """Let a pipeline wait until its next batch is ripe or its head expires; it wants nothing before."""
+        self.rest(pipeline)
+        pipeline.place, pipeline.wakes_at = MOMENT, at
+        self.moments.push(min(at, _expiry(pipeline, now, wall)), pipeline, pipeline.ticket)
+
+    def rest(self, pipeline: Pipeline) -> None:
+        """Let a pipeline want nothing: it saves nothing up meanwhile."""
+        self.retire_elder(pipeline)
+        pipeline.credit, pipeline.resumes, pipeline.since = 0.0, False, inf
+        pipeline.place, pipeline.waits_at = IDLE, None
+
     def await_moment(self, pipeline: Pipeline, gate: Gate, now: float) -> None:
         """Let a pipeline that waited for the date of a start at its own gate wait for the moment that is known now."""
         task = pipeline.queue.head()

@@ -6,7 +6,7 @@ out; what sorts behind it stays in the store once the prefix is full. `more` say
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Final
 
@@ -51,6 +51,9 @@ class Queue:
 
     def __len__(self) -> int:
         return len(self._tasks) if self._tasks else 0
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._tasks or ())
 
     def head(self) -> Task | None:
         """Return the task that is next, or None."""

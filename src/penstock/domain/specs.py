@@ -29,6 +29,8 @@ MAX_AGE: Final = 14 * 86_400.0
 MAX_QUEUED: Final = 1_000_000
 MAX_PAYLOAD: Final = 256 * 1024
 
+BATCH_WAIT: Final = 1.0
+
 _NO_PARAMS: Final = b"{}"
 
 
@@ -89,11 +91,19 @@ class FunctionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchSpec:
+    """Let one call of the handler have up to `size` tasks; the oldest waits at most `wait` seconds for the others."""
+
+    size: int
+    wait: float = BATCH_WAIT
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineSpec:
     """Describe a pipeline. Durations are in seconds, `max_payload` in bytes, `backoff` is (first, longest) wait.
 
     `params` is the bytes of a JSON object and `env` what its own instances get besides the function's; both hold secrets
-    in clear. `timeout` None takes the function's, `version` None the live one.
+    in clear. `timeout` None takes the function's, `version` None the live one, `batch` None calls the handler for each task.
     """
 
     name: str
@@ -116,6 +126,7 @@ class PipelineSpec:
     timeout: float | None = None
     weight: float = 1.0
     version: int | None = None
+    batch: BatchSpec | None = None
 
 
 def function_spec(name: str, settings: Settings) -> FunctionSpec:
@@ -172,6 +183,7 @@ def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:
         timeout=None if timeout is None else parse_duration(timeout),
         weight=get("weight", 1.0),
         version=get("version"),
+        batch=_batch_spec(get("batch")),
     )
 
 
@@ -201,6 +213,12 @@ def _rate_spec(written: Settings) -> RateSpec:
         margin=parse_duration(written.get("margin", 0)),
         meter=written.get("meter", "tasks"),
     )
+
+
+def _batch_spec(written: int | Settings | None) -> BatchSpec | None:
+    if written is None or isinstance(written, int):
+        return None if written is None else BatchSpec(written)
+    return BatchSpec(written["size"], parse_duration(written.get("wait", BATCH_WAIT)))
 
 
 @lru_cache(maxsize=1024)

@@ -59,12 +59,13 @@ class Task:
     synchronous call, of which nothing is written before it has ended. `attempts` counts those that were charged. `apart`
     asks for an instance of its own: the task was in one that ended, and may be what ended it. `pinned` keeps it in memory:
     it has been out, and the store may still hold it as running or delayed. `start_by` is the moment by which it must have
-    started the first time; None if there is none, and once it has.
+    started the first time; None if there is none, and once it has. `since` is the moment from which it has waited: when it
+    came, or was due last. `size` is the length of a payload that was left on disk.
     """
 
     __slots__ = (
         "apart", "attempts", "cost", "created", "due", "durable", "expires", "id", "interruptions", "key", "payload", "pinned",
-        "pipeline", "priority", "start_by", "throttles",
+        "pipeline", "priority", "since", "size", "start_by", "throttles",
     )  # fmt: skip
 
     def __init__(
@@ -83,11 +84,12 @@ class Task:
         attempts: int = 0,
         interruptions: int = 0,
         start_by: float | None = None,
+        size: int = 0,
     ) -> None:
         self.id = id
         self.pipeline = pipeline
         self.payload = payload
-        self.created = created
+        self.created = self.since = created
         self.expires = expires
         self.start_by = start_by
         self.due = due
@@ -97,6 +99,7 @@ class Task:
         self.durable = durable
         self.attempts = attempts
         self.interruptions = interruptions
+        self.size = size
         self.pinned = False
         self.apart = interruptions > 0
         self.throttles = 0

@@ -80,6 +80,18 @@ class RetrySettings(Written):
     backoff: Annotated[str, BeforeValidator(checks.backoff)] | None = None
 
 
+class BatchSettings(Written):
+    """Say how many tasks one call of the handler may have, and how long the oldest waits for the others."""
+
+    size: Annotated[int, BeforeValidator(checks.whole(1, 1000))] = Field(examples=["size: 100"])
+    wait: Annotated[str, BeforeValidator(checks.duration(0, 3600))] = "1s"
+
+    def stored(self) -> Any:
+        """Return the number alone if nothing else was written."""
+        settings = super().stored()
+        return settings["size"] if len(settings) == 1 else settings
+
+
 class FunctionSettings(Written):
     """Describe a function: its handler, and what its instances are like."""
 
@@ -141,6 +153,7 @@ class PipelineSettings(Written):
     retry: RetrySettings | None = None
     tier: Literal["realtime", "background", "batch"] = "background"
     max_age: Annotated[str, BeforeValidator(checks.duration(1, 366 * checks.DAY))] = "2w"
+    batch: Annotated[BatchSettings, BeforeValidator(checks.batch)] | None = None
     max_queued: Annotated[int, BeforeValidator(checks.whole(1, 10**9))] = 1_000_000
     max_payload: Annotated[str, BeforeValidator(checks.size(1, 64 * 2**20))] = "256KiB"
     paused: bool = False
@@ -150,6 +163,16 @@ class PipelineSettings(Written):
     weight: Annotated[int | float, BeforeValidator(checks.weight)] = 1
     version: Annotated[int, BeforeValidator(checks.whole(1, 10**9))] | None = None
     description: Description = ""
+
+    @field_validator("batch")
+    @classmethod
+    def _wait_within_age(cls, batch: BatchSettings | None, info: ValidationInfo) -> BatchSettings | None:
+        max_age = info.data.get("max_age")
+        if batch is not None and max_age is not None and parse_duration(batch.wait) >= parse_duration(max_age):
+            raise problem(
+                f"waits {batch.wait} for others, and a task expires after {max_age}", "set wait below max_age"
+            )
+        return batch
 
 
 def _stored(value: Any) -> Any:

@@ -28,9 +28,9 @@ HEARTBEAT: Final = 0.5
 
 
 class Deadlines:
-    """Watch the limits of what runs. `give` gives an attempt its outcome while its work still goes on."""
+    """Watch the limits of what runs. `give` gives an attempt (or one task of it) its outcome while its work still goes on."""
 
-    def __init__(self, plant: Plant, scaler: Scaler, give: Callable[[int, Outcome], None]) -> None:
+    def __init__(self, plant: Plant, scaler: Scaler, give: Callable[[int, Outcome, int | None], None]) -> None:
         self._plant = plant
         self._scaler = scaler
         self._give = give
@@ -70,11 +70,16 @@ class Deadlines:
             if not lane:
                 del self._lanes[timeout]
 
-    def end(self, attempt: int, running: Running, outcome: Outcome) -> None:
-        """Give an outcome now, and see to it that the work ends too."""
-        if running.outcome_given:
+    def end(self, attempt: int, running: Running, outcome: Outcome, task_id: int | None = None) -> None:
+        """Give an outcome now, and see to it that the work ends too.
+
+        `task_id`: give it to that task of a batch only; the work goes on while there are others.
+        """
+        if not running.tasks:
             return
-        self._give(attempt, outcome)
+        self._give(attempt, outcome, task_id)
+        if running.tasks:
+            return
         member = running.member
         if member.blueprint.slots == 1 or member.suspect is not None:
             self._scaler.kill(member)
@@ -92,7 +97,7 @@ class Deadlines:
 
     def settle_tainted(self, member: Member) -> None:
         """Kill a tainted instance in which nothing is left that is within its time."""
-        if member.state == TAINTED and all(running.outcome_given for running in member.busy.values()):
+        if member.state == TAINTED and not any(running.tasks for running in member.busy.values()):
             self._scaler.kill(member)
 
     def _after_grace(self, attempt: int, member: Member) -> None:
@@ -104,7 +109,7 @@ class Deadlines:
             self._scaler.kill(member)
             return
         self.settle_tainted(member)
-        if any(not running.outcome_given for running in member.busy.values()):
+        if any(running.tasks for running in member.busy.values()):
             asked = self._plant.clock()
             self._plant.compute.ping(member.instance)
             asyncio.get_running_loop().call_later(HEARTBEAT, self._after_heartbeat, member, asked)

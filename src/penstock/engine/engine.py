@@ -169,7 +169,7 @@ class Engine:
         if attempt is None:
             raise NotFound("task", name_of(task_id))
         running = self.plant.running[attempt]
-        task, started = running.task, running.started
+        task, started = next(task for task in running.tasks if task.id == task_id), running.started
         return StoredTask(
             id=task.id, pipeline=task.pipeline, state=State.RUNNING, outcome=None, priority=task.priority, cost=task.cost,
             key=task.key, attempts=task.attempts, interruptions=task.interruptions, created=task.created, due=None,

@@ -266,7 +266,7 @@ class Intake:
     def _stop(self, task: Task, outcome: Outcome) -> None:
         attempt = self._plant.running_attempt(task.id)
         if attempt is not None:
-            self._deadlines.end(attempt, self._plant.running[attempt], outcome)
+            self._deadlines.end(attempt, self._plant.running[attempt], outcome, task.id)
 
     # cancellation -----------------------------------------------------------------------------------------------------
     async def cancel(self, task_id: int) -> None:
@@ -274,7 +274,7 @@ class Intake:
         plant = self._plant
         running = plant.running_attempt(task_id)
         if running is not None:
-            self._deadlines.end(running, plant.running[running], Outcome.CANCELLED)
+            self._deadlines.end(running, plant.running[running], Outcome.CANCELLED, task_id)
             return
         if self._recorder.pends(task_id):  # it may have ended, or go on later
             await self._recorder.catch_up()
@@ -283,7 +283,7 @@ class Intake:
             raise NotFound("task", name_of(task_id))
         running = plant.running_attempt(task_id)
         if running is not None:
-            self._deadlines.end(running, plant.running[running], Outcome.CANCELLED)
+            self._deadlines.end(running, plant.running[running], Outcome.CANCELLED, task_id)
         elif stored.state in ENDED or task_id in self._recorder.uncommitted():
             raise Conflict(f"The task {name_of(task_id)} has ended already.")
         else:

@@ -11,7 +11,7 @@ from penstock.domain.admission import Admission
 if TYPE_CHECKING:
     import asyncio
     import random
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from penstock.compute.protocol import Blueprint, Compute, Instance, PipelineContext
     from penstock.domain.pipeline import Start
@@ -78,12 +78,17 @@ class Pipe:
 
 
 class Running:
-    """Hold one attempt from its admission until its work has really ended."""
+    """Hold one attempt from its admission until its work has really ended.
 
-    __slots__ = ("deadline", "member", "outcome_given", "pipe", "sent", "start", "started", "timeout", "version")
+    `tasks` are those whose outcome is still to come: none when it was given at the limit or all were cancelled, while the
+    work goes on. `carried` are those that were sent.
+    """
+
+    __slots__ = ("carried", "deadline", "member", "pipe", "sent", "start", "started", "tasks", "timeout", "version")
 
     def __init__(self, start: Start, pipe: Pipe, member: Member, sent: float) -> None:
         self.start = start
+        self.tasks = self.carried = start.tasks
         self.pipe = pipe
         self.member = member
         self.sent = sent
@@ -91,12 +96,15 @@ class Running:
         self.deadline = sent + self.timeout
         self.version = member.blueprint.version
         self.started: float | None = None
-        self.outcome_given = False  # its outcome was given at its limit, or it was cancelled; the work still goes on
 
-    @property
-    def task(self) -> Task:
-        """Return the task that is attempted."""
-        return self.start.task
+    def leave(self, ids: Collection[int] | None) -> tuple[Task, ...]:
+        """Take out tasks (None: all) that get their outcome while the others, or the work, go on; return them."""
+        if ids is None:
+            tasks, self.tasks = self.tasks, ()
+            return tasks
+        tasks = tuple(task for task in self.tasks if task.id in ids)
+        self.tasks = tuple(task for task in self.tasks if task.id not in ids)
+        return tasks
 
 
 class Member:
@@ -225,10 +233,10 @@ class Plant:
     def running_attempt(self, task_id: int) -> int | None:
         """Return the attempt in which a task runs now, or None. It looks through all that runs: not for the hot path."""
         for attempt, running in self.running.items():
-            if running.start.task.id == task_id and not running.outcome_given:
+            if any(task.id == task_id for task in running.tasks):
                 return attempt
         return None
 
     def running_tasks(self) -> set[int]:
         """Return the ids of all tasks that run now."""
-        return {running.task.id for running in self.running.values() if not running.outcome_given}
+        return {task.id for running in self.running.values() for task in running.tasks}

@@ -7,15 +7,16 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from penstock.compute.protocol import Run
+from penstock.compute.protocol import Entry, Run
 from penstock.domain.errors import PenstockError
 from penstock.domain.queue import key_of
 from penstock.engine.model import READY, Running
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from penstock.domain.pipeline import Start
+    from penstock.domain.task import Task
     from penstock.engine.deadlines import Deadlines
     from penstock.engine.model import Member, Pipe, Plant
     from penstock.engine.recorder import Recorder
@@ -123,12 +124,12 @@ class Pump:
         plant = self._plant
         batches: dict[Member, list[Run]] = {}
         for start in starts:
-            task = start.task
+            task, number = start.task, len(start.tasks)
             pipe = plant.pipes[task.pipeline]
             fleet = plant.fleets[start.slots.name]
             counts = pipe.counts
-            counts.queued -= 1
-            counts.running += 1
+            counts.queued -= number
+            counts.running += number
             if task.apart and fleet.blueprint is not None and fleet.blueprint.slots > 1:
                 plant.admission.provide(fleet.name, 1)
                 if self._scaler.may_launch_apart(fleet, now):
@@ -140,11 +141,14 @@ class Pump:
             chosen = fleet.choose()
             assert chosen is not None, "admission gave a slot that no instance has"
             attempt, running = self._register(start, chosen, now)
-            if task.payload is None or task.interruptions:
+            if task.payload is None or task.interruptions or (number > 1 and not _at_hand(start.tasks)):
                 self._job(self._send_prepared(attempt, running))
                 continue
             self._deadlines.add(attempt, running)
-            run = Run(attempt, task.id, task.attempts + 1, pipe.context, task.payload, running.timeout, start.dated)
+            if start.batched:
+                run = _run_of(attempt, running, [one.payload or b"" for one in start.tasks])
+            else:
+                run = Run(attempt, task.id, task.attempts + 1, pipe.context, task.payload, running.timeout, start.dated)
             batch = batches.get(chosen)
             if batch is None:
                 batches[chosen] = [run]
@@ -180,22 +184,21 @@ class Pump:
             self._job(self._send_prepared(attempt, running))
 
     async def _send_prepared(self, attempt: int, running: Running) -> None:
-        """Send a task whose payload is on disk only, or whose start must be known to the store before it runs."""
-        plant, task = self._plant, running.task
-        if task.interruptions:
+        """Send tasks of which a payload is on disk only, or a start must be known to the store before it runs."""
+        plant = self._plant
+        if any(task.interruptions for task in running.tasks):
             await self._recorder.note_start(attempt)
-        payload = task.payload
-        while payload is None and attempt in running.member.busy:
+        payloads = {task.id: task.payload for task in running.tasks if task.payload is not None}
+        while attempt in running.member.busy and (missing := _missing(running, payloads)):
             try:
-                payload = (await plant.store.payloads(plant.project_id, [task.id])).get(task.id)
+                payloads |= await plant.store.payloads(plant.project_id, missing)
             except PenstockError as error:
-                log.warning("The payload of %r could not be read, and will be later: %s", task, error)
+                log.warning("The payloads of %d tasks could not be read, and will be later: %s", len(missing), error)
                 await asyncio.sleep(READ_PAUSE)
                 continue
-            if payload is None:
-                self._settle.lost(attempt, running)
-                return
-        if payload is None or attempt not in running.member.busy or running.outcome_given:
+            if lost := set(missing) - payloads.keys():
+                self._settle.lost(attempt, running, lost)
+        if attempt not in running.member.busy or not running.tasks:
             return
         if running.member.state != READY:  # it was stopped meanwhile, and takes nothing more
             self._settle.unsent(attempt, running)
@@ -203,15 +206,8 @@ class Pump:
         running.sent = plant.clock()
         running.deadline = running.sent + running.timeout
         self._deadlines.add(attempt, running)
-        run = Run(
-            attempt,
-            task.id,
-            task.attempts + 1,
-            running.pipe.context,
-            payload,
-            running.timeout,
-            running.start.dated,
-        )
+        running.carried = running.tasks
+        run = _run_of(attempt, running, [payloads[task.id] for task in running.tasks])
         running.member.instance.run([run])
 
     # pages --------------------------------------------------------------------------------------------------------
@@ -253,7 +249,7 @@ class Pump:
     def _known(self, name: str) -> set[int]:
         plant = self._plant
         # One whose outcome was given has only work left to end: if it is redriven, it waits again meanwhile.
-        known = {running.task.id for running in plant.running.values() if not running.outcome_given}
+        known = plant.running_tasks()
         known |= self._recorder.uncommitted()
         known |= {task.id for task in plant.admission.pipelines[name].queue.tasks()}
         return known
@@ -285,3 +281,24 @@ class Pump:
         job = asyncio.get_running_loop().create_task(work)
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
+
+
+def _at_hand(tasks: tuple[Task, ...]) -> bool:
+    """Say whether tasks can be sent at once."""
+    return all(task.payload is not None and not task.interruptions for task in tasks)
+
+
+def _missing(running: Running, payloads: Mapping[int, bytes]) -> list[int]:
+    return [task.id for task in running.tasks if task.id not in payloads]
+
+
+def _run_of(attempt: int, running: Running, payloads: Sequence[bytes]) -> Run:
+    """Return what an instance is asked for: one task, or those of a batch with their payloads in a row."""
+    start, tasks = running.start, running.carried
+    entries: tuple[Entry, ...] = ()
+    if start.batched:
+        pairs = zip(tasks, payloads, strict=True)
+        entries = tuple(Entry(task.id, task.attempts + 1, len(payload)) for task, payload in pairs)
+    first, context = tasks[0], running.pipe.context
+    body = b"".join(payloads)
+    return Run(attempt, first.id, first.attempts + 1, context, body, running.timeout, start.dated, entries)

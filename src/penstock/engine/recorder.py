@@ -201,7 +201,7 @@ class Recorder:
         """Write starts, after the outcomes before them and only of what still runs: so the order is that of events."""
         notes, self._notes = self._notes, []
         running = [self._plant.running[attempt] for attempt, _ in notes if attempt in self._plant.running]
-        tasks = [one.task for one in running if one.task.durable and not one.outcome_given]
+        tasks = [task for one in running for task in one.tasks if task.durable]
         if tasks:
             try:
                 await self._plant.store.note_starts(self._plant.project_id, tasks)

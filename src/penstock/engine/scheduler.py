@@ -132,13 +132,13 @@ class Scheduler:
             heappush(self._heap, (task.due, task.id))
 
     def _wake(self, due: list[Task]) -> None:
-        plant = self._plant
+        plant, wall = self._plant, self._plant.wall()
         present = [task for task in due if task.pipeline in plant.pipes]
         for task in present:
             counts = plant.pipes[task.pipeline].counts
             counts.delayed -= 1
             counts.queued += 1
-            task.due = None
+            task.due, task.since = None, task.due or wall
             self._awake.add(task.id)
         plant.admission.put_back(present)
         self._pump.wake()

@@ -15,8 +15,9 @@ from penstock.domain.task import WAITING, Attempt, Outcome, State
 from penstock.store.protocol import Line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
+    from penstock.domain.task import Task
     from penstock.engine.deadlines import Deadlines
     from penstock.engine.expiry import Expiry
     from penstock.engine.model import Member, Pipe, Plant, Running
@@ -92,14 +93,17 @@ class Settle:
             plant.admission.finish(running.start, end.started)
             taken = end.finished - end.started
             fleet.mean = taken if fleet.mean is None else fleet.mean + 0.05 * (taken - fleet.mean)
-            if running.outcome_given:
+            if not running.tasks:
                 continue
             running.started = end.started
+            if end.parts:
+                self._conclude_parts(running, end, now, offset)
+                continue
             outcome = _OUTCOMES[end.ending]
             held = self._hold(running, end, now) if outcome is Outcome.THROTTLED else None
             if outcome is Outcome.OK:
                 plant.admission.accepted(running.start, running.sent, now)
-            self._conclude(running, outcome, end.body, end.finished + offset, offset, held)
+            self._conclude(running, running.tasks, outcome, end.body, end.finished + offset, offset, held)
         fleet.running -= count
         fleet.progress = now
         self._scaler.freed(member, count, now)
@@ -115,7 +119,7 @@ class Settle:
         if running is None:
             line = Line(0, "", function, 0, at, _stream(stream), text)
         else:
-            task = running.task
+            task = running.start.task  # of a batch the first: the handler wrote for all of them
             line = Line(task.id, task.pipeline, function, task.attempts + 1, at, _stream(stream), text)
         self._recorder.keep(line)
 
@@ -127,18 +131,20 @@ class Settle:
         if member is None:
             return
         self._deadlines.gone(instance.id)
-        left = [running for running in member.busy.values() if not running.outcome_given]
+        left = [running for running in member.busy.values() if running.tasks]
+        inside = sum(len(running.tasks) for running in left)
         for attempt, running in member.busy.items():
             plant.running.pop(attempt, None)
             self._deadlines.remove(attempt, running)
             # Whether the handler had started is unknown: its end is the latest it can have.
             plant.admission.finish(running.start, (running.started or now) if member.reads else None)
         for running in left:
-            outcome = self._blame(member, len(left), exit)
-            running.task.apart = running.task.apart or (outcome is Outcome.INTERRUPTED and not exit.killed)
-            running.task.interruptions -= plant.stopping and outcome is Outcome.INTERRUPTED
+            outcome = self._blame(member, inside, exit)
+            for task in running.tasks:
+                task.apart = task.apart or (outcome is Outcome.INTERRUPTED and not exit.killed)
+                task.interruptions -= plant.stopping and outcome is Outcome.INTERRUPTED
             body = None if outcome is Outcome.INTERRUPTED else _crash_report(exit)
-            self._conclude(running, outcome, body, now + offset, offset)
+            self._conclude(running, running.tasks, outcome, body, now + offset, offset)
         member.fleet.running -= len(member.busy)
         member.busy.clear()
         if not member.reads and not exit.killed and exit.detail:
@@ -161,53 +167,84 @@ class Settle:
         return Outcome.INTERRUPTED if innocent or (inside > 1 and member.suspect is None) else Outcome.CRASHED
 
     # outcomes -----------------------------------------------------------------------------------------------------
-    def give(self, attempt: int, outcome: Outcome) -> None:
-        """Give a running attempt its outcome (timeout, cancelled) while its work still goes on."""
+    def give(self, attempt: int, outcome: Outcome, task_id: int | None = None) -> None:
+        """Give a running attempt its outcome (timeout, cancelled) while its work still goes on.
+
+        `task_id`: give it to that task of a batch only.
+        """
         running = self._plant.running[attempt]
-        running.outcome_given = True
+        tasks = running.leave(None if task_id is None else {task_id})
         offset = self._plant.wall() - self._plant.clock()
         if outcome is Outcome.TIMEOUT:
             body = _error("Timeout", f"The task took longer than its timeout of {running.timeout:g} s and was ended.")
         else:
             body = _error("Cancelled", "The task was cancelled while it ran.")
-        self._conclude(running, outcome, body, self._plant.wall(), offset)
+        self._conclude(running, tasks, outcome, body, self._plant.wall(), offset)
 
     def unsent(self, attempt: int, running: Running) -> None:
-        """Let a task wait again whose instance takes no more, before it was sent there."""
-        plant, member = self._plant, running.member
+        """Let tasks wait again whose instance takes no more, before they were sent there."""
+        plant, member, tasks = self._plant, running.member, running.tasks
         del member.busy[attempt], plant.running[attempt]
         member.fleet.running -= 1
         plant.admission.finish(running.start, None)
-        if plant.pipes.get(running.task.pipeline) is running.pipe:  # it did not run: there is no attempt to record
-            running.pipe.counts.running -= 1
-            running.pipe.counts.queued += 1
-            plant.admission.put_back([running.task])
+        if plant.pipes.get(running.pipe.spec.name) is running.pipe:  # they did not run: there is no attempt to record
+            running.pipe.counts.running -= len(tasks)
+            running.pipe.counts.queued += len(tasks)
+            plant.admission.put_back(tasks)
         else:
-            self._conclude(running, Outcome.CANCELLED, None, plant.wall(), plant.wall() - plant.clock())
+            self._conclude(running, tasks, Outcome.CANCELLED, None, plant.wall(), plant.wall() - plant.clock())
         self._deadlines.settle_tainted(member)
         self._pump.wake()
 
-    def lost(self, attempt: int, running: Running) -> None:
-        """End a task whose payload is gone: it was deleted while the task waited."""
-        plant, member = self._plant, running.member
-        del member.busy[attempt], plant.running[attempt]
-        member.fleet.running -= 1
-        plant.admission.finish(running.start, None)
-        self._scaler.freed(member, 1, plant.clock())
+    def lost(self, attempt: int, running: Running, ids: Collection[int]) -> None:
+        """End tasks whose payloads are gone: they were deleted while the tasks waited."""
+        plant, member, tasks = self._plant, running.member, running.leave(ids)
+        if not running.tasks:
+            del member.busy[attempt], plant.running[attempt]
+            member.fleet.running -= 1
+            plant.admission.finish(running.start, None)
+            self._scaler.freed(member, 1, plant.clock())
         body = _error("PayloadLost", "The task's payload is no longer in the store.")
-        self._conclude(running, Outcome.ERROR, body, plant.wall(), plant.wall() - plant.clock())
+        self._conclude(running, tasks, Outcome.ERROR, body, plant.wall(), plant.wall() - plant.clock())
         self._pump.wake()
+
+    def _conclude_parts(self, running: Running, end: End, now: float, offset: float) -> None:
+        """Conclude a batch whose handler has said what became of each task. One that is wanted later holds them all."""
+        held = None
+        if any(part.ending is Ending.THROTTLED for part in end.parts):
+            held = self._hold(running, end, now)
+        else:
+            self._plant.admission.accepted(running.start, running.sent, now)
+        left = set(running.tasks)
+        at = end.finished + offset
+        for task, part in zip(running.carried, end.parts, strict=True):
+            if task in left:
+                self._conclude(running, (task,), _OUTCOMES[part.ending], part.body, at, offset, held)
 
     def _conclude(
         self,
         running: Running,
+        tasks: Sequence[Task],
         outcome: Outcome,
         body: bytes | None,
         at: float,
         offset: float,
         held: float | None = None,
     ) -> None:
-        task, pipe = running.start.task, running.pipe
+        for task in tasks:
+            self._conclude_one(running, task, outcome, body, at, offset, held)
+
+    def _conclude_one(
+        self,
+        running: Running,
+        task: Task,
+        outcome: Outcome,
+        body: bytes | None,
+        at: float,
+        offset: float,
+        held: float | None,
+    ) -> None:
+        pipe = running.pipe
         if task.start_by is not None:
             self._expiry.met(task)
         sequel = follow(task, outcome, pipe.spec.attempts, pipe.spec.backoff, self._plant.rng.random(), held)

@@ -10,6 +10,8 @@ from penstock.runtime.wire import Define, Open
 if TYPE_CHECKING:
     import logging
 
+    from penstock.runtime.batches import Tasks
+
 
 class Place(NamedTuple):
     """Hold what is the same for every execution in an instance."""
@@ -24,13 +26,22 @@ class Place(NamedTuple):
 class Context:
     """Be the second argument of a handler: the attributes that AWS Lambda has, and Penstock's own."""
 
-    __slots__ = ("_capture", "_deadline", "_log", "_open", "_params", "_pipeline", "_place")
+    __slots__ = ("_batch", "_capture", "_deadline", "_log", "_open", "_params", "_pipeline", "_place")
 
-    def __init__(self, place: Place, opened: Open, pipeline: Define, capture: Capture, deadline: float) -> None:
+    def __init__(
+        self,
+        place: Place,
+        opened: Open,
+        pipeline: Define,
+        capture: Capture,
+        deadline: float,
+        batch: "Tasks | None" = None,
+    ) -> None:
         self._place = place
         self._open = opened
         self._pipeline = pipeline
         self._capture = capture
+        self._batch = batch
         self._deadline = deadline
         self._params: dict[str, Any] | None = None
         self._log: logging.LoggerAdapter[logging.Logger] | None = None
@@ -52,7 +63,7 @@ class Context:
 
     @property
     def task_id(self) -> str:
-        """Return the task's name: 16 hexadecimal digits, the same in every attempt."""
+        """Return the task's name: 16 hexadecimal digits, the same in every attempt. Of a batch it is the first one's."""
         return f"{self._open.task:016x}"
 
     @property
@@ -69,6 +80,21 @@ class Context:
     def attempt(self) -> int:
         """Return the number of this attempt; 1 is the first."""
         return self._open.number
+
+    @property
+    def batched(self) -> bool:
+        """Say whether the handler was called with a list of events, because its pipeline has a batch."""
+        return self._batch is not None
+
+    @property
+    def task_ids(self) -> "list[str]":
+        """Return the names of the tasks in this call, in the order of their events."""
+        return [self.task_id] if self._batch is None else [f"{entry.task:016x}" for entry in self._batch.entries]
+
+    @property
+    def attempts(self) -> "list[int]":
+        """Return the numbers of the attempts of the tasks in this call, in the order of their events."""
+        return [self.attempt] if self._batch is None else [entry.number for entry in self._batch.entries]
 
     @property
     def params(self) -> "dict[str, Any]":

@@ -8,7 +8,7 @@ from typing import Any
 from penstock.runtime import wire
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Place
-from penstock.runtime.results import Result, decode_event, encode_error, encode_exception, encode_result
+from penstock.runtime.results import Result, encode_error, encode_exception
 from penstock.runtime.serving import Execution, Serving, now
 from penstock.runtime.wire import CANCELLED, Open, WireError
 
@@ -74,7 +74,7 @@ class Coroutines(Serving):
 
     def begin(self, opened: Open, payload: bytes) -> None:
         """Take an execution whose payload is complete."""
-        execution = Execution(opened, payload)
+        execution = self.execution(opened, payload)
         self._live[opened.attempt] = execution, self._loop.create_task(self._execute(execution))
 
     def cancel(self, attempt: int) -> None:
@@ -118,13 +118,13 @@ class Coroutines(Serving):
     async def _run(self, execution: Execution) -> Result:
         attempt = execution.opened.attempt
         try:
-            event = decode_event(execution.payload)
+            event = execution.decode()
             context = self.context(execution)
             execution.started = now()
             work = self.handler(event, context)
             if execution.opened.dated:
                 work = _Dated(work, partial(self._date, attempt, execution.started))
-            return encode_result(await work)
+            return execution.encode(await work)
         except asyncio.CancelledError as error:
             if attempt not in self._cancelled:
                 return encode_exception(error)

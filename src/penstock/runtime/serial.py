@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from penstock.runtime.results import Result, decode_event, encode_exception, encode_result
+from penstock.runtime.results import Result, encode_exception
 from penstock.runtime.serving import Execution, Serving
 from penstock.runtime.wire import Open
 
@@ -23,7 +23,7 @@ class Serial(Serving):
 
     def begin(self, opened: Open, payload: bytes) -> None:
         """Take an execution whose payload is complete."""
-        self._queue.append(Execution(opened, payload))
+        self._queue.append(self.execution(opened, payload))
 
     def cancel(self, attempt: int) -> None:
         """Take an execution that has not started out of the queue."""
@@ -42,9 +42,9 @@ class Serial(Serving):
 
     def _run(self, execution: Execution) -> Result:
         try:
-            event = decode_event(execution.payload)
+            event = execution.decode()
             context = self.context(execution)
             self.tell_start(execution)
-            return encode_result(self.handler(event, context))
+            return execution.encode(self.handler(event, context))
         except BaseException as error:  # SystemExit too: it ends the task, not the instance
             return encode_exception(error)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.runtime import wire
+from penstock.runtime.batches import Tasks
 from penstock.runtime.bodies import Receiver
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Context, Place
 from penstock.runtime.output import Capture
-from penstock.runtime.results import Result
-from penstock.runtime.wire import CANCELLED, Define, Frame, Open
+from penstock.runtime.results import Result, decode_event, encode_result
+from penstock.runtime.wire import CANCELLED, Define, Entry, Frame, Open
 
 now = time.monotonic
 
@@ -23,13 +24,22 @@ _AHEAD = 0.001
 class Execution:
     """Hold one execution from its arrival to its end. `started` is the moment of the handler's start."""
 
-    __slots__ = ("capture", "opened", "payload", "started")
+    __slots__ = ("batch", "capture", "opened", "payload", "started")
 
-    def __init__(self, opened: Open, payload: bytes) -> None:
+    def __init__(self, opened: Open, payload: bytes, batch: "Tasks | None" = None) -> None:
+        self.batch = batch
         self.opened = opened
         self.payload = payload
         self.capture = Capture(opened.attempt)
         self.started: float | None = None
+
+    def decode(self) -> Any:
+        """Return what the handler is called with: an event, or those of a batch. Raises `NotJSON`."""
+        return decode_event(self.payload) if self.batch is None else self.batch.decode(self.payload)
+
+    def encode(self, value: Any) -> Result:
+        """Return what the handler's return value comes to."""
+        return encode_result(value) if self.batch is None else self.batch.encode(value)
 
 
 class Serving(ABC):
@@ -44,6 +54,7 @@ class Serving(ABC):
         self.stopping = False
         self._pipelines: dict[int, Define] = {}
         self._arriving: Receiver[Open] = Receiver()
+        self._batches: dict[int, tuple[Entry, ...]] = {}  # announced, and not here yet
 
     @abstractmethod
     def serve(self) -> None:
@@ -83,9 +94,12 @@ class Serving(ABC):
             self._pipelines[frame.key] = frame
         elif isinstance(frame, wire.Cancel):
             if self._arriving.drop(frame.attempt):
+                self._batches.pop(frame.attempt, None)
                 self.channel.send(self.encode_unstarted(frame.attempt))
             else:
                 self.cancel(frame.attempt)
+        elif isinstance(frame, wire.Batch):
+            self._batches[frame.attempt] = frame.entries
         elif isinstance(frame, wire.Ping):
             self.channel.send(wire.encode_pong(now()))
         elif isinstance(frame, wire.Stop):
@@ -93,10 +107,16 @@ class Serving(ABC):
         else:
             raise wire.WireError(f"a {type(frame).__name__} frame makes no sense to an instance")
 
+    def execution(self, opened: Open, payload: bytes) -> Execution:
+        """Return an execution that has arrived."""
+        entries = self._batches.pop(opened.attempt, None) if self._batches else None
+        return Execution(opened, payload, None if entries is None else Tasks(entries))
+
     def context(self, execution: Execution) -> Context:
         """Return what the handler is given; its clock starts now."""
         opened = execution.opened
-        return Context(self.place, opened, self._pipelines[opened.pipeline], execution.capture, now() + opened.timeout)
+        pipeline, until = self._pipelines[opened.pipeline], now() + opened.timeout
+        return Context(self.place, opened, pipeline, execution.capture, until, execution.batch)
 
     def tell_start(self, execution: Execution) -> None:
         """Date the start of a handler that is called next, and tell of it if the server asked for that.

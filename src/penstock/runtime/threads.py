@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Place
-from penstock.runtime.results import Result, decode_event, encode_exception, encode_result
+from penstock.runtime.results import Result, encode_exception
 from penstock.runtime.serving import Execution, Serving
 from penstock.runtime.wire import Open
 
@@ -31,7 +31,7 @@ class Threads(Serving):
 
     def begin(self, opened: Open, payload: bytes) -> None:
         """Take an execution whose payload is complete."""
-        execution = Execution(opened, payload)
+        execution = self.execution(opened, payload)
         self._unstarted[opened.attempt] = execution
         self._live.add(opened.attempt)
         self._queue.put(execution)
@@ -60,9 +60,9 @@ class Threads(Serving):
     def _run(self, execution: Execution) -> Result:
         self.output.current.set(execution.capture)
         try:
-            event = decode_event(execution.payload)
+            event = execution.decode()
             context = self.context(execution)
             self.tell_start(execution)
-            return encode_result(self.handler(event, context))
+            return execution.encode(self.handler(event, context))
         except BaseException as error:  # SystemExit too: it ends the task, not the instance
             return encode_exception(error)

@@ -9,7 +9,7 @@ For each frame there is a tuple (what `Decoder` returns) and a function that tak
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -28,6 +28,8 @@ OK: Final = 0
 ERROR: Final = 1
 THROTTLED: Final = 2
 CANCELLED: Final = 3
+PARTS: Final = 4
+"""The ending of a batch whose handler has said what became of each task: its body is parts, one for each."""
 
 
 class WireError(Exception):
@@ -60,6 +62,21 @@ class Open(NamedTuple):
     pipeline: int
     size: int
     body: bytes
+
+
+class Entry(NamedTuple):
+    """Be one task of a batch: its id, the number of its attempt, and how many bytes of the body are its payload."""
+
+    task: int
+    number: int
+    size: int
+
+
+class Batch(NamedTuple):
+    """Server to instance: the `Open` of this attempt that comes next has these tasks, its body their payloads in a row."""
+
+    attempt: int
+    entries: tuple[Entry, ...]
 
 
 class Data(NamedTuple):
@@ -124,9 +141,9 @@ class Pong(NamedTuple):
     at: float
 
 
-Frame = Hello | Define | Open | Data | Credit | Cancel | Started | End | Log | Stop | Ping | Pong
+Frame = Hello | Define | Open | Batch | Data | Credit | Cancel | Started | End | Log | Stop | Ping | Pong
 
-(_HELLO, _DEFINE, _OPEN, _DATA, _CREDIT, _CANCEL, _STARTED, _END, _LOG, _STOP, _PING, _PONG) = range(1, 13)
+(_HELLO, _DEFINE, _OPEN, _DATA, _CREDIT, _CANCEL, _STARTED, _END, _LOG, _STOP, _PING, _PONG, _BATCH) = range(1, 14)
 
 _HEAD = Struct("<IB")
 _HELLO_FIELDS = Struct("<Id")
@@ -140,6 +157,9 @@ _END_FIELDS = Struct("<QBdddHI")
 _LOG_FIELDS = Struct("<QB")
 _PONG_FIELDS = Struct("<d")
 _NO_FIELDS = Struct("")
+_BATCH_FIELDS = Struct("<Q")
+_ENTRY = Struct("<QII")
+_PART = Struct("<BI")
 
 # On the hot path the head and the fields are packed at once.
 _pack_open = Struct("<IBQQIBdQI").pack
@@ -171,6 +191,32 @@ def encode_open(
 ) -> bytes:
     """Return an `Open` frame; `body` is empty if `size` is over `INLINE`."""
     return _pack_open(41 + len(body), _OPEN, attempt, task, number, dated, timeout, pipeline, size) + body
+
+
+def encode_batch(attempt: int, entries: Iterable[Entry]) -> bytes:
+    """Return a `Batch` frame."""
+    packed = b"".join([_ENTRY.pack(*entry) for entry in entries])
+    return _HEAD.pack(_BATCH_FIELDS.size + len(packed), _BATCH) + _BATCH_FIELDS.pack(attempt) + packed
+
+
+def encode_parts(parts: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return the body of an `End` that tells of each task of a batch: (ending, body) pairs, in order."""
+    return b"".join([_PART.pack(ending, len(body)) + body for ending, body in parts])
+
+
+def decode_parts(body: bytes) -> list[tuple[int, bytes]]:
+    """Cut the body of an `End` into its parts. Raises `WireError` if it has none."""
+    parts, at = [], 0
+    while at < len(body):
+        if len(body) - at < _PART.size:
+            raise WireError("the body of an End frame ends within the head of a part")
+        ending, size = _PART.unpack_from(body, at)
+        at += _PART.size
+        if ending >= CANCELLED or at + size > len(body):
+            raise WireError(f"a part of an End frame has the ending {ending} and {size} bytes")
+        parts.append((ending, body[at : at + size]))
+        at += size
+    return parts
 
 
 def encode_data(attempt: int, piece: bytes | memoryview) -> bytes:
@@ -254,6 +300,13 @@ def _open(data: bytes, at: int, stop: int) -> Open:
     return Open(attempt, task, number, dated != 0, timeout, pipeline, size, body)
 
 
+def _batch(data: bytes, at: int, stop: int) -> Batch:
+    (attempt,) = _BATCH_FIELDS.unpack_from(data, at)
+    if (stop - at - _BATCH_FIELDS.size) % _ENTRY.size:
+        raise WireError("a Batch frame ends within an entry")
+    return Batch(attempt, tuple(map(Entry._make, _ENTRY.iter_unpack(data[at + _BATCH_FIELDS.size : stop]))))
+
+
 def _data(data: bytes, at: int, stop: int) -> Data:
     (attempt,) = _DATA_FIELDS.unpack_from(data, at)
     return Data(attempt, data[at + 8 : stop])
@@ -271,7 +324,7 @@ def _end(data: bytes, at: int, stop: int) -> End:
         _check_body(size, body)
     if at > stop:
         raise WireError("the limit's name in an End frame is longer than the frame")
-    if ending > CANCELLED:
+    if ending > PARTS:
         raise WireError(f"an End frame names the unknown ending {ending}")
     return End(attempt, ending, started, finished, None if math.isnan(wait) else wait, limit, size, body)
 
@@ -304,12 +357,14 @@ _KINDS: Final = {
     _STOP: _Kind(_NO_FIELDS, Stop),
     _PING: _Kind(_NO_FIELDS, Ping),
     _PONG: _Kind(_PONG_FIELDS, Pong),
+    _BATCH: _Kind(_BATCH_FIELDS, parse=_batch),
 }
 
 _ENCODERS: Final[dict[type, Callable[..., bytes]]] = {
     Hello: encode_hello,
     Define: encode_define,
     Open: encode_open,
+    Batch: encode_batch,
     Data: encode_data,
     Credit: encode_credit,
     Cancel: encode_cancel,

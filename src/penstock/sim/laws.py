@@ -151,6 +151,15 @@ def slot_breaches(executions: Iterable[Execution], slots: Mapping[int, int]) -> 
     ]
 
 
+def size_breaches(executions: Iterable[Execution], sizes: Mapping[str, int]) -> list[str]:
+    """Check that no call of a handler had more tasks than its pipeline ever allowed."""
+    return [
+        f"{len(execution.tasks)} tasks of {execution.pipeline} were sent together at {execution.sent!r}"
+        for execution in executions
+        if len(execution.tasks) > sizes.get(execution.pipeline, 1)
+    ]
+
+
 def overlap_breaches(ledger: Ledger) -> list[str]:
     """Check that a task never runs twice at once, and never again in the same life of the server after a reported ok.
 
@@ -225,7 +234,7 @@ def _crowded(
         first = allowance.remembers
         while at >= 0 and moments[at] >= first and _within(moments[at], moments[index], window.period):
             if begun[at].admitted > allowance.gated:
-                used += cost(begun[at].task) if window.by_cost else 1
+                used += sum(map(cost, begun[at].tasks)) if window.by_cost else 1
             at -= 1
         if used > window.n * (1 + 1e-12):
             return f"{used:g} units within {window.period:g} s at {moments[index]!r}, {window.n:g} may"

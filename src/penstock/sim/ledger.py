@@ -6,7 +6,7 @@ Penstock never reads it. Moments are virtual monotonic seconds.
 import hashlib
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -28,7 +28,8 @@ class Execution:
 
     `started` is None if the handler never did; `ended` is None while it runs. `told` stays None if it ended by itself and
     the report died with the instance. `epoch` numbers the server's lives. A task that had to be prepared was sent up to
-    `prepared` seconds after it was admitted. `retry_after` and `limit` are what a throttled one said.
+    `prepared` seconds after it was admitted. `retry_after` and `limit` are what a throttled one said. A batch has several
+    `tasks`, `task` is the first of them, and `parts` is what its handler said of each, if it came that far.
     """
 
     attempt: int
@@ -49,6 +50,20 @@ class Execution:
     body: bytes = b""
     retry_after: float | None = None
     limit: str | None = None
+    tasks: tuple[int, ...] = ()
+    parts: dict[int, tuple[Fate, bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tasks = self.tasks or (self.task,)
+
+    def each(self) -> "Iterator[Execution]":
+        """Yield it as each of its tasks saw it."""
+        if len(self.tasks) == 1 and not self.parts:
+            yield self
+            return
+        for task in self.tasks:
+            fate, body = self.parts.get(task, (self.fate, self.body))
+            yield replace(self, task=task, tasks=(task,), parts={}, fate=fate, body=body)
 
     @property
     def admitted(self) -> float:
@@ -91,7 +106,8 @@ class Ledger:
         """Return the executions of every task, in the order in which they were sent."""
         found: dict[int, list[Execution]] = defaultdict(list)
         for execution in self.executions:
-            found[execution.task].append(execution)
+            for one in execution.each():
+                found[one.task].append(one)
         return found
 
     def started(self) -> Iterator[tuple[Execution, float]]:

@@ -7,13 +7,13 @@ the engine is noted in the ledger, and carried out all the same.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from penstock.compute.protocol import Blueprint, End, Ending, Exit, Listener, Run
+from penstock.compute.protocol import Blueprint, End, Ending, Exit, Listener, Part, Run
 from penstock.sim.ledger import Execution, Fate
 from penstock.sim.script import Act, Call, Handler, error
 
@@ -46,6 +46,7 @@ class _Work:
     run: Run
     execution: Execution
     act: Act | None = None
+    parts: tuple[Part, ...] = ()
     timer: asyncio.TimerHandle | None = None
     cancelled: bool = False
 
@@ -88,7 +89,7 @@ class SimInstance:
         for run in runs:
             execution = Execution(
                 run.attempt, run.task, run.number, run.pipeline.name, self.blueprint.function, self.blueprint.version,
-                self.id, self.epoch, now, run.timeout,
+                self.id, self.epoch, now, run.timeout, tasks=tuple(entry.task for entry in run.batch),
             )  # fmt: skip
             if run.attempt in self._machine.attempts:
                 ledger.breach(now, f"attempt {run.attempt} was sent twice")
@@ -185,11 +186,15 @@ class SimInstance:
     def _start(self, work: _Work) -> None:
         machine, run = self._machine, work.run
         now = work.execution.started = machine.now()
-        call = Call(
-            run.task, run.number, run.pipeline.name, run.pipeline.params, run.payload, run.timeout, self.blueprint, now,
-            machine.rng,
-        )  # fmt: skip
-        act = work.act = self._handler.behaviour(call)
+        name, params, timeout, rng = run.pipeline.name, run.pipeline.params, run.timeout, machine.rng
+        calls = [
+            Call(task, number, name, params, payload, timeout, self.blueprint, now, rng)
+            for task, number, payload in _pieces(run)
+        ]
+        acts = [self._handler.behaviour(call) for call in calls]
+        act = work.act = acts[0]  # what the first task of a batch does is what the call does
+        if run.batch:
+            work.parts = tuple(_part(one, call) for one, call in zip(acts, calls, strict=True))
         machine.ledger.note(now, f"{self}: task {run.task:016x} of {run.pipeline.name} starts")
         if run.dated:
             self._tell().starts.append((run.attempt, now))
@@ -227,6 +232,10 @@ class SimInstance:
         execution.ended, execution.fate, execution.body = now, _FATES[ending], body
         started = now if execution.started is None else execution.started
         end = End(work.run.attempt, ending, body, started, now)
+        if ending is Ending.OK:
+            end.parts = work.parts
+            said = [(_FATES[part.ending], part.body) for part in work.parts]
+            execution.parts = dict(zip(execution.tasks, said, strict=False))
         if act is not None and ending is Ending.THROTTLED:
             end.retry_after, end.limit = execution.retry_after, execution.limit = act.retry_after, act.limit
         self._tell().ends.append(end)
@@ -349,3 +358,20 @@ class SimInstance:
         if listener is not None:
             self._machine.ledger.note(now, f"{self}: gone")
             self._machine.tell(partial(listener.gone, self, how))
+
+
+def _pieces(run: Run) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the id, the number and the payload of each task of an execution."""
+    if not run.batch:
+        yield run.task, run.number, run.payload
+    at = 0
+    for entry in run.batch:
+        yield entry.task, entry.number, run.payload[at : at + entry.size]
+        at += entry.size
+
+
+def _part(act: Act, call: Call) -> Part:
+    """Return what a call with a batch says of a task that would have done this alone."""
+    if act.after < inf and act.crash is None:
+        return Part(act.ending, act.body)
+    return Part(Ending.OK, call.payload)

@@ -219,7 +219,13 @@ def _pipeline(rng: random.Random, functions: list[str], limits: list[str]) -> Se
         settings["version"] = 1
     if rng.random() < 0.2:
         settings["weight"] = rng.choice([0.5, 3])
+    if rng.random() < 0.3:
+        settings["batch"] = _batch(rng)
     return settings
+
+
+def _batch(rng: random.Random) -> Any:
+    return rng.choice([3, {"size": 10, "wait": 0}, {"size": 10, "wait": "200ms"}, {"size": 100, "wait": "900ms"}])
 
 
 _NO_LIMITS: Final = {"rate": None, "concurrency": None, "adaptive": None}
@@ -286,9 +292,10 @@ def _disturbance(
     again = rng.choice([inf, inf, rng.uniform(0, 0.1)])
     called = rng.choice([pipeline, "@" + function])
     limit = rng.choice(list(limits)) if limits else ""
+    batch = {"batch": rng.choice([None, _batch(rng)])} if rng.random() < 0.3 else {}
     details: dict[str, tuple[str, Settings]] = {
         "limit": (limit, _limits(rng, least=1)),
-        "pipeline": (pipeline, {**_NO_LIMITS, **_limits(rng), "weight": rng.choice([None, 2])}),
+        "pipeline": (pipeline, {**_NO_LIMITS, **_limits(rng), "weight": rng.choice([None, 2]), **batch}),
         "function": (function, {"concurrency": rng.choice([None, 2]), "timeout": rng.choice(["1s", "3s"])}),
         "pause": (pipeline, {"seconds": rng.uniform(0.1, 10)}),
         "drain": (pipeline, {"seconds": rng.uniform(0.1, 10)}),

@@ -39,6 +39,7 @@ def verdict(world: World) -> list[str]:
     found = [*world.ledger.breaches, *world.diary.surprises, *world.diary.left]
     found += _limits(world)
     found += laws.slot_breaches(world.ledger.executions, world.machine.slots)
+    found += laws.size_breaches(world.ledger.executions, world.diary.sizes)
     found += laws.overlap_breaches(world.ledger)
     found += _pauses(world)
     found += laws.hold_breaches(world.ledger.executions, lambda name, begin, end: _resumed(world, name, begin, end))
@@ -81,11 +82,11 @@ def _note_prepared(world: World) -> None:
     """Mark executions that were sent later than admitted: payloads on disk had to be read, or starts to be written."""
     known: set[int] = set()
     for execution in world.ledger.executions:
-        sending = world.diary.tasks.get(execution.task)
-        on_disk = sending is not None and (sending.delayed or len(sending.payload) > INLINE)
-        if execution.task in known or on_disk:
+        sendings = [world.diary.tasks[task] for task in execution.tasks if task in world.diary.tasks]
+        on_disk = any(sending.delayed or len(sending.payload) > INLINE for sending in sendings)
+        if on_disk or not known.isdisjoint(execution.tasks):
             execution.prepared = PREPARED
-        known.add(execution.task)
+        known.update(execution.tasks)
 
 
 def _pauses(world: World) -> Iterator[str]:

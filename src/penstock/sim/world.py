@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from penstock.domain.errors import Conflict, DeployFailed, DiskFull, NotFound, QueueFull, Saturated, Unavailable
-from penstock.domain.specs import rate_specs
+from penstock.domain.specs import pipeline_spec, rate_specs
 from penstock.domain.task import Attempt
 from penstock.engine.engine import Engine
 from penstock.engine.intake import Item
@@ -77,6 +77,7 @@ class Diary:
     tasks: dict[int, Sending] = field(default_factory=dict)
     calls: list[Called] = field(default_factory=list)
     allowances: dict[tuple[str, str], list[Allowance]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)  # the most tasks that a call of a pipeline may ever have had
     paused: list[tuple[str, float, float]] = field(default_factory=list)
     resumed: list[tuple[str, float]] = field(default_factory=list)
     asked_to_cancel: set[int] = field(default_factory=set)
@@ -209,6 +210,9 @@ class World:
     async def _change(self, kind: str, name: str, settings: Settings, work: Coroutine[Any, Any, Any]) -> None:
         """Change an object, and note what it allows from then on."""
         began = self._loop.time()
+        if kind == "pipeline":
+            batch = pipeline_spec(name, settings).batch
+            self.diary.sizes[name] = max(self.diary.sizes.get(name, 1), 1 if batch is None else batch.size)
         await self._ask(work)
         self._amend(kind, name, settings, began)
 

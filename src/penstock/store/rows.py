@@ -167,9 +167,10 @@ def decode_tasks(row: tuple[str, bytes | None]) -> list[Task]:
             attempts=attempts,
             interruptions=interruptions,
             start_by=None if start_by is None else float(start_by),
+            size=length,
         )
         for (
-            id_, pipeline, rank, cost, key, attempts, interruptions, created, due, expires, start_by, _,
+            id_, pipeline, rank, cost, key, attempts, interruptions, created, due, expires, start_by, length, _,
         ), payload in zip(rows, payloads, strict=True)
     ]  # fmt: skip
 

@@ -50,7 +50,7 @@ async def _read(
 
 async def _running(engine: Engine, pipeline: str | None, before: int | None, limit: int) -> list[StoredTask]:
     """Return tasks that run, newest first, from what the engine knows."""
-    running = (one.task for one in engine.plant.running.values() if not one.outcome_given)
+    running = (task for one in engine.plant.running.values() for task in one.tasks)
     ids = {task.id for task in running if pipeline in {None, task.pipeline} and (before is None or task.id < before)}
     found = []
     for task_id in sorted(ids, reverse=True)[:limit]:

@@ -6,7 +6,7 @@
 SELECT
     json_group_array(json_array(
         id, pipeline, rank, cost, key, attempts, interruptions, moment(created), exact(due), moment(expires), exact(start_by),
-        length(body)
+        length(payload), length(body)
     )),
     CAST(group_concat(CAST(body AS TEXT), '') AS BLOB)
 FROM (
@@ -19,7 +19,7 @@ FROM (
 SELECT
     json_group_array(json_array(
         id, pipeline, rank, cost, key, attempts, interruptions, moment(created), exact(due), moment(expires), exact(start_by),
-        length(body)
+        length(payload), length(body)
     )),
     CAST(group_concat(CAST(body AS TEXT), '') AS BLOB)
 FROM (
