@@ -5,7 +5,8 @@ the deploy lets all begin. Peers in the same run (see `benchmarks/peers/keys_*.p
 workers are started. So what is measured, everywhere, goes from the start of the workers to the end of the last task.
 
 What is *above the limit* and what *utilisation* is: see `limits`, by the moments that the handlers note. A key is above
-its limit if any half-open window of one second sees more starts of it than the limit allows.
+its limit if any half-open window of one second sees more starts of it than the limit allows; such a key may have used more
+than the whole of it. A system that is short of CPU uses less: look at what other programs kept busy before comparing.
 
 *CPU* is that of all processes (server or workers and database), from the start of the workers on, which it includes; what
 queueing the tasks took is before that, and left out. *Memory* is the most that the sum of the proportional set sizes of
