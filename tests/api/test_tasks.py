@@ -54,18 +54,34 @@ def test_why_a_task_waits(server: Server, name: str) -> None:
     server.wait(first)
     until(lambda: server.get(f"/v1/tasks/{second}/why").json()["until"])
     why = server.get(f"/v1/tasks/{second}/why").json()
-    assert (why["state"], why["limit"]) == ("queued", None)
+    assert (why["state"], why["kind"], why["limit"]) == ("queued", "rate", None)
     assert "rate" in why["waits_for"]
     assert why["until"].endswith("Z")
+    assert (why["position"], why["exact"], why["because"]) == (0, True, None)
+    assert why["expected_start"][:19] == why["until"][:19]
+    shown = server.get(f"/v1/pipelines/{name}").json()
+    assert (shown["kind"], shown["backlog"], shown["exact"]) == ("rate", 1, True)
+    assert shown["expected_end"][:19] == why["expected_start"][:19]
     assert server.get(f"/v1/tasks/{first}/why").json() == {
         "state": "done",
         "waits_for": None,
+        "kind": "nothing",
         "limit": None,
         "until": None,
+        "position": None,
+        "expected_start": None,
+        "exact": False,
+        "because": "it does not wait: it is done",
     }
     (later,) = server.post(f"/v1/pipelines/{name}/tasks", {"delay": "1h"}).json()["ids"]
     why = server.get(f"/v1/tasks/{later}/why").json()
     assert (why["state"], why["until"]) == ("delayed", server.get(f"/v1/tasks/{later}").json()["due"])
+    assert (why["kind"], why["position"], why["expected_start"], why["exact"]) == ("delayed", None, why["until"], False)
+    [listed] = [one for one in server.get("/v1/pipelines").json()["pipelines"] if one["name"] == name]
+    assert (listed["backlog"], listed["exact"]) == (2, False)
+    server.post(f"/v1/pipelines/{name}/pause")
+    shown = server.get(f"/v1/pipelines/{name}").json()
+    assert (shown["kind"], shown["expected_end"]) == ("paused", None)
 
 
 def test_dead_tasks_are_listed_redriven_and_purged(server: Server, name: str) -> None:

@@ -164,10 +164,23 @@ class TestTasks:
             Answer(body={"id": "1", "state": "running"}),
             problem("conflict", 409, "It has ended."),
             Answer(body={"state": "queued", "waits_for": "its rate of 2/s", "limit": None, "until": T0}),
+            Answer(body=FORETOLD | {"position": 12, "expected_start": T0, "because": "others use it"}),
+            Answer(body=FORETOLD | {"position": 0, "expected_start": T0, "exact": True}),
+            Answer(body=FORETOLD | {"position": 3, "because": "the pipeline is paused"}),
+            Answer(body={"state": "done", "kind": "nothing"}),
         ]
         assert "being cancelled" in run("cancel", "1").stdout
         assert run("cancel", "2").exit_code == 4
         assert "its rate of 2/s" in run("why", "3").stdout
+        said = run("why", "3").stdout
+        assert ["ahead", "of", "it", "12"] in [line.split() for line in said.splitlines()]
+        assert "at the earliest" in said
+        assert "(others use it)" in said
+        said = run("why", "3").stdout
+        assert "nothing" in said
+        assert "at the earliest" not in said
+        assert "nobody knows: the pipeline is paused" in run("why", "3").stdout
+        assert run("why", "3").stdout == "It is done: it waits for nothing.\n"
 
     def test_logs(self, run: Run, server: ScriptedServer) -> None:
         line = {"position": 1, "task": "1", "stream": "stderr", "text": "\x1b[31mred\x1b[0m", "at": T0}
@@ -197,6 +210,9 @@ class TestTasks:
         assert server.asked[1].json() == {"ids": ["01"]}
 
 
+FORETOLD = {"state": "queued", "waits_for": "the limit 'provider': its rate", "kind": "limit", "limit": "provider"}
+
+
 class TestListing:
     FUNCTION: ClassVar[dict[str, Any]] = {
         "name": "call_api", "settings": {"handler": "tasks:call_api"}, "live": 2, "versions": 2, "created": T0, "updated": T0,
@@ -206,6 +222,8 @@ class TestListing:
         "name": "customer-a", "settings": {"function": "call_api", "rate": "2/s", "concurrency": 4, "limits": ["provider"]},
         "created": T0, "updated": T0, "paused": False, "held_until": None,
         "counts": {"delayed": 1, "queued": 20, "running": 4, "dead": 5, "done": 100}, "waits_for": "its rate of 2/s",
+        "kind": "rate", "limit": None, "until": T0, "backlog": 21, "expected_end": T0, "exact": False,
+        "because": "one is delayed",
     }  # fmt: skip
     LIMIT: ClassVar[dict[str, Any]] = {
         "name": "provider",
@@ -242,6 +260,7 @@ class TestListing:
             "customer-a",
             "2/s, 4 at once, provider",
             "its rate of 2/s",
+            "ago at the earliest",
             "100/s",
         ):
             assert said in result.stdout

@@ -188,6 +188,16 @@ class Play:
             went += count
         assert went == expected
 
+    async def compare_places(self, pipeline: str, waiting: list[Task]) -> None:
+        for place, each in enumerate(waiting):
+            before, named = (-each.priority, each.id), [other.id for other in waiting[::3]]
+            after = (-waiting[0].priority, waiting[0].id)
+            ahead = self.store.ahead
+            assert await ahead(self.project, pipeline, None, before, (), 99) == place
+            assert await ahead(self.project, pipeline, after, before, (), 99) == max(0, place - 1)
+            assert await ahead(self.project, pipeline, None, before, named, 99) == place - len(waiting[:place:3])
+            assert await ahead(self.project, pipeline, None, before, (), 2) == min(2, place)
+
     async def compare(self) -> None:
         rows = self.model.rows
         newest = sorted(rows, reverse=True)
@@ -196,6 +206,7 @@ class Play:
             waiting.sort(key=lambda each: (-each.priority, each.id))
             found = await all_waiting(self.store, self.project, pipeline, page=4)
             assert [facts(each) for each in found] == [facts(each) for each in waiting]
+            await self.compare_places(pipeline, waiting)
             named = [n for n in newest if rows[n].task.pipeline == pipeline]
             assert ids(await self.store.tasks(self.project, pipeline=pipeline)) == named
             middle = named[len(named) // 2] if named else 0

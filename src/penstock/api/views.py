@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from penstock.domain.explain import Reason
+from penstock.domain.forecast import PLAYED, Forecast
 from penstock.domain.limits import Gate
 from penstock.domain.plan import Step
 from penstock.domain.settings import redact
@@ -20,6 +21,7 @@ from penstock.domain.task import ENDED, Outcome, State, name_of
 from penstock.engine.configuration import Applied
 from penstock.engine.engine import Engine
 from penstock.engine.model import DIRECT, READY, STARTING
+from penstock.engine.outlook import Expected
 from penstock.store.protocol import Change, Line, StoredAttempt, StoredObject, StoredTask, Version
 
 View = dict[str, Any]
@@ -81,12 +83,13 @@ def instances_by_function(engine: Engine) -> dict[str, Counter[str]]:
     return found
 
 
-def pipeline_view(engine: Engine, stored: StoredObject) -> View:
-    """Show a pipeline, with what its next task waits for."""
+def pipeline_view(engine: Engine, stored: StoredObject, most: int = PLAYED) -> View:
+    """Show a pipeline, with what binds it and when its queue is expected to end; `most` bounds the work of foretelling that."""
     plant = engine.plant
     pipe, pipeline = plant.pipes[stored.name], plant.admission.pipelines[stored.name]
     counts, now = pipe.counts, plant.clock()
     held = pipeline.own is not None and pipeline.own.held_until > now
+    expected = engine.outlook.of_pipeline(pipe, most)
     return {
         "name": stored.name,
         "settings": redact(stored.settings),
@@ -103,13 +106,31 @@ def pipeline_view(engine: Engine, stored: StoredObject) -> View:
             "dead": counts.dead,
             "done": counts.done,
         },
-        "waits_for": _waits_for(engine, stored.name) if counts.queued else None,
+        **_binding(engine, expected.reason, waits=counts.queued > 0),
+        "backlog": counts.waiting,
+        "expected_end": _foretold(engine, expected.forecast),
+        **_certainty(expected.forecast),
     }
 
 
-def _waits_for(engine: Engine, pipeline: str) -> str | None:
-    reason = engine.waits_for(pipeline)
-    return None if reason.kind == "nothing" else reason.text
+def _binding(engine: Engine, reason: Reason, *, waits: bool) -> View:
+    """Show what binds a task or a pipeline, in members that both have."""
+    waits = waits and reason.kind != "nothing"
+    return {
+        "waits_for": reason.text if waits else None,
+        "kind": reason.kind if waits else "nothing",
+        "limit": reason.name if waits and reason.kind in {"limit", "held"} else None,
+        "until": None if reason.until is None or not waits else moment(_wall(engine, reason.until)),
+    }
+
+
+def _foretold(engine: Engine, forecast: Forecast) -> str | None:
+    return None if forecast.at is None else moment(_wall(engine, forecast.at))
+
+
+def _certainty(forecast: Forecast) -> View:
+    """Show whether what is expected is more than a lower bound; `because` says why it is not, or why nothing is."""
+    return {"exact": forecast.exact, "because": forecast.because or None}
 
 
 def live_view(version: Version) -> View:
@@ -199,15 +220,14 @@ def _function_of(engine: Engine, pipeline: str) -> str | None:
     return None if pipe is None else pipe.spec.function
 
 
-def why_view(engine: Engine, stored: StoredTask, reason: Reason) -> View:
-    """Show what a task waits for."""
-    until = None if reason.until is None else moment(_wall(engine, reason.until))
-    waits = reason.kind != "nothing"
+def why_view(engine: Engine, stored: StoredTask, expected: Expected) -> View:
+    """Show what a task waits for, and when it is expected to start."""
     return {
         "state": engine.state_of(stored).value,
-        "waits_for": reason.text if waits else None,
-        "limit": reason.name if reason.kind in {"limit", "held"} else None,
-        "until": until,
+        **_binding(engine, expected.reason, waits=True),
+        "position": expected.position,
+        "expected_start": _foretold(engine, expected.forecast),
+        **_certainty(expected.forecast),
     }
 
 

@@ -10,7 +10,7 @@ import typer
 from penstock.cli.common import AsJson, connect
 from penstock.cli.exits import Exit, Refused
 from penstock.cli.names import find
-from penstock.cli.output import ago, brief, details, print_json, say, table
+from penstock.cli.output import ago, brief, details, expected, print_json, say, table, when
 from penstock.cli.plan import flatten
 from penstock.cli.work import took
 from penstock.client import Function, Limit, Pipeline, Task
@@ -104,10 +104,11 @@ def _pipelines_table(pipelines: Iterable[Pipeline], title: str) -> None:
             _limits_of(each),
             *[each.counts.get(state, 0) for state in STATES],
             _waits_for(each),
+            _ends(each),
         )
         for each in pipelines
     ]
-    columns = ("pipeline", "function", "limits", *STATES, "waits for")
+    columns = ("pipeline", "function", "limits", *STATES, "waits for", "ends")
     table(title, columns, rows, "There are no pipelines. `penstock apply` makes them.")
 
 
@@ -136,6 +137,10 @@ def _waits_for(pipeline: Pipeline) -> str:
         return f"downstream, until {ago(pipeline.held_until)}"
     waits = pipeline.waits_for or ""
     return f"{waits} (it drains)".strip() if pipeline.draining else waits
+
+
+def _ends(pipeline: Pipeline) -> str:
+    return ago(pipeline.expected_end) + " at the earliest" * bool(pipeline.expected_end and not pipeline.exact)
 
 
 def _limits_table(limits: Iterable[Limit], title: str) -> None:
@@ -174,7 +179,12 @@ def show(
 def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
     state: dict[str, Any] = {}
     if isinstance(shown, Pipeline):
-        state = {each: str(shown.counts.get(each, 0)) for each in STATES} | {"waits for": _waits_for(shown)}
+        state = {each: str(shown.counts.get(each, 0)) for each in STATES} | {
+            "waits for": _waits_for(shown),
+            "until": when(shown.until),
+            "backlog": shown.backlog or None,
+            "ends": expected(shown.expected_end, shown.because) if shown.backlog else None,
+        }
     elif isinstance(shown, Function):
         live = f"version {shown.live} of {shown.versions}" if shown.live else "no code yet"
         state = {"live": live, "instances": _instances_of(shown)}

@@ -69,6 +69,18 @@ def ago(value: datetime | None) -> str:
     return f"{span(elapsed)} ago" if elapsed >= 0 else f"in {span(-elapsed)}"
 
 
+def when(value: datetime | None) -> str:
+    """Return how far ahead a moment is, and the moment."""
+    return f"{ago(value)}, at {moment(value)}" if value else ""
+
+
+def expected(value: datetime | None, because: str | None) -> str:
+    """Return a moment that is foretold; `because` says why it is a lower bound only, or why there is none."""
+    if value is None:
+        return f"nobody knows: {because}" if because else ""
+    return f"{ago(value)} at the earliest, at {moment(value)} ({because})" if because else when(value)
+
+
 def span(seconds: float) -> str:
     """Return a duration in one unit, for people."""
     if seconds < 1:

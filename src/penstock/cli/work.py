@@ -10,7 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from penstock.cli.common import AsJson, Timeout, connect, duration
 from penstock.cli.exits import Exit, Refused
-from penstock.cli.output import ago, details, err, moment, print_json, say, span, table
+from penstock.cli.output import ago, details, err, expected, print_json, say, span, table, when
 from penstock.cli.payloads import read_lines, read_payload
 from penstock.client import ApiError, Task
 from penstock.client.client import PipelineHandle
@@ -139,17 +139,24 @@ def cancel(
 
 
 def why(ctx: typer.Context, task_id: TaskId, as_json: AsJson = False) -> None:
-    """Show what a task waits for, and until when."""
+    """Show what a task waits for, until when, how many are ahead of it, and when it is expected to start."""
     with connect(ctx) as client:
         found = client.why(task_id)
     if as_json:
         print_json(found)
         return
-    say(found.waits_for or f"It is {found.state}: it waits for nothing.")
-    if found.limit:
-        say(f"The limit: {found.limit}.")
-    if found.until:
-        say(f"Expected {ago(found.until)}, at {moment(found.until)}.")
+    if not found.waits_for:
+        say(f"It is {found.state}: it waits for nothing.")
+        return
+    details(
+        {
+            "waits for": found.waits_for,
+            "limit": found.limit,
+            "until": when(found.until),
+            "ahead of it": None if found.position is None else found.position or "nothing",
+            "starts": expected(found.expected_start, found.because),
+        }
+    )
 
 
 def _show_ended(found: Task, *, as_json: bool) -> None:

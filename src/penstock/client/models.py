@@ -72,12 +72,22 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Tell what a task waits for, which limit binds it if one does, and until when if that is known."""
+    """Tell what a task waits for, how many are ahead of it, and when it is expected to start.
+
+    `kind` is what binds its pipeline now: rate, concurrency, limit (the shared one named in `limit`), held, paused, instances,
+    batch, turn, code, delayed or nothing; `until` is when that ends, if it is known. With `exact` false it starts at
+    `expected_start` at the earliest, and `because` says why there is no more to say.
+    """
 
     state: str
     waits_for: str | None = None
+    kind: str = "nothing"
     limit: str | None = None
     until: datetime | None = None
+    position: int | None = None
+    expected_start: datetime | None = None
+    exact: bool = False
+    because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,13 @@ class Pipeline:
     learned: dict[str, Any] | None = None
     counts: dict[str, int] = field(default_factory=dict)
     waits_for: str | None = None
+    kind: str = "nothing"
+    limit: str | None = None
+    until: datetime | None = None
+    backlog: int = 0
+    expected_end: datetime | None = None
+    exact: bool = False
+    because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,11 +149,17 @@ class Queue:
         """Return the tasks that are next, at most `count`."""
         return list(islice(self._tasks or (), count))
 
-    def place_of(self, key: Key) -> int | None:
-        """Return how many tasks are before the one with this key; None if that one is not here."""
+    def place_of(self, key: Key) -> tuple[int, bool]:
+        """Return how many tasks here are before one with this key, and whether that one is here too."""
         tasks = self._tasks or ()
         place = bisect_left(tasks, key, key=key_of)
-        return place if place < len(tasks) and key_of(tasks[place]) == key else None
+        return place, place < len(tasks) and key_of(tasks[place]) == key
+
+    def between(self, after: Key | None, before: Key) -> list[Task]:
+        """Return the tasks here that sort between two keys."""
+        tasks = self._tasks or ()
+        first = 0 if after is None else bisect_right(tasks, after, key=key_of)
+        return list(islice(tasks, first, self.place_of(before)[0]))
 
     def _meet(self, task: Task, key: Key) -> None:
         if self._met is not None:

@@ -10,13 +10,13 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from penstock.domain.errors import NotFound, PenstockError, Unavailable
-from penstock.domain.explain import Reason, reason
 from penstock.domain.task import ENDED, State, name_of
 from penstock.engine.configuration import Bundles, Configurer
 from penstock.engine.deadlines import Deadlines
 from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
 from penstock.engine.model import DIRECT, Plant
+from penstock.engine.outlook import Expected, Outlook
 from penstock.engine.pruner import Pruner
 from penstock.engine.pump import Pump
 from penstock.engine.reconciler import Reconciler
@@ -63,6 +63,7 @@ class Engine:
         self.scheduler = Scheduler(plant)
         self.expiry = Expiry(plant)
         self.withdrawals = Withdrawals(plant)
+        self.outlook = Outlook(plant, self.recorder)
         self.deadlines = Deadlines(plant, self.scaler, self.settle.give)
         self.intake = Intake(plant)
         self.reconciler = Reconciler(plant)
@@ -192,22 +193,9 @@ class Engine:
             return State.DELAYED
         return State.QUEUED
 
-    def why(self, stored: StoredTask) -> Reason:
-        """Return what a task waits for."""
-        state = self.state_of(stored)
-        now = self.plant.clock()
-        if state is State.DELAYED and stored.due is not None:
-            return Reason("delayed", "its time has not come", until=now + stored.due - self.plant.wall())
-        if state is not State.QUEUED:
-            return Reason("nothing", f"it does not wait: it is {state.value}")
-        return self.waits_for(stored.pipeline)
-
-    def waits_for(self, pipeline: str) -> Reason:
-        """Return what a pipeline's next task waits for."""
-        pipe = self.intake.pipe(pipeline)
-        if pipe.fleet.blueprint is None and pipe.counts.queued:
-            return Reason("code", f"the function '{pipe.spec.function}' has no code yet", pipe.spec.function)
-        return reason(self.plant.admission, pipeline, self.plant.clock())
+    async def why(self, stored: StoredTask) -> Expected:
+        """Return what a task waits for, its place in the queue, and when it is expected to start."""
+        return await self.outlook.of_task(stored, self.state_of(stored))
 
     async def redrive(self, pipeline: str, ids: Sequence[int] | None) -> int:
         """Let dead tasks (all of a pipeline's, or those named) wait again with no attempts spent; return how many."""

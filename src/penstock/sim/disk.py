@@ -18,6 +18,7 @@ from penstock.sim.script import Spread
 READS: Final = frozenset(
     {
         "waiting",
+        "ahead",
         "due",
         "expiring",
         "payloads",

@@ -454,7 +454,7 @@ class World:
                 return
         for name in busy:
             pipe = self.engine.plant.pipes[name]
-            self.diary.left.append(f"{name} still has {pipe.counts}: {self.engine.waits_for(name)}")
+            self.diary.left.append(f"{name} still has {pipe.counts}: {self.engine.outlook.waits_for(pipe)}")
         self.diary.left += [f"a client still waits: {job}" for job in self._jobs]
 
     async def _finish(self) -> None:

@@ -177,6 +177,19 @@ class Store(Protocol):
         Payloads larger than `payload_bytes` are left on disk (None).
         """
 
+    async def ahead(
+        self,
+        project: int,
+        pipeline: str,
+        after: tuple[int, int] | None,
+        before: tuple[int, int],
+        without: Sequence[int],
+        limit: int,
+    ) -> int:
+        """Return how many queued tasks of a pipeline sort between two pairs (-priority, id), both left out; at most `limit`.
+
+        Those with the ids in `without` do not count."""
+
     async def due(self, project: int, until: float, after: tuple[float, int] | None, limit: int) -> list[Task]:
         """Return delayed tasks whose moment is at or before `until`, in the order of (due, id), after the given pair only.
 

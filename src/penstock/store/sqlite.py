@@ -204,6 +204,24 @@ class SqliteStore:
             lambda reader: rows.decode_tasks(reader.row("waiting", project, pipeline, rank, last, limit, payload_bytes))
         )
 
+    async def ahead(
+        self,
+        project: int,
+        pipeline: str,
+        after: tuple[int, int] | None,
+        before: tuple[int, int],
+        without: Sequence[int],
+        limit: int,
+    ) -> int:
+        """Return how many queued tasks of a pipeline sort between two pairs, at most `limit`."""
+        await self._file(project)
+        known = _encode(without).decode()
+        first = after or rows.FIRST
+        found = await self._read.read(
+            lambda reader: reader.row("ahead", project, pipeline, *first, *before, known, limit)
+        )
+        return int(found[0])
+
     async def due(self, project: int, until: float, after: tuple[float, int] | None, limit: int) -> list[Task]:
         """Return a page of delayed tasks that are due until a moment, in order."""
         moment, last = after or (-1.0, 0)

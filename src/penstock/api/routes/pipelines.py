@@ -11,6 +11,7 @@ from penstock.api.routes.common import After, Document, EngineOf, Limit, json_an
 from penstock.api.routes.tasks import Before, task_page
 from penstock.api.slices import map_in_slices
 from penstock.api.views import View, pipeline_view
+from penstock.domain.forecast import FEW
 from penstock.domain.task import State
 from penstock.engine.engine import Engine
 
@@ -32,7 +33,7 @@ async def list_pipelines(
     limit: Limit = 100,
     function: Annotated[str | None, Query(description="Only the pipelines of this function.")] = None,
 ) -> Response:
-    """List pipelines, by name, with their counts and what they wait for."""
+    """List pipelines, by name, with their counts, what they wait for, and when their queues are expected to end."""
     objects = engine.reconciler.objects["pipeline"]
     if function is None:
         names, following = page_of(objects, after, limit)
@@ -42,7 +43,7 @@ async def list_pipelines(
         of_function = (name for name in objects if name in pipes and pipes[name].spec.function == function)
         names, following = page_of(of_function, after, limit)
     # One may be removed while others are looked at.
-    views = await map_in_slices(lambda one: pipeline_view(engine, objects[one]) if one in objects else None, names)
+    views = await map_in_slices(lambda one: pipeline_view(engine, objects[one], FEW) if one in objects else None, names)
     return json_answer({"pipelines": [view for view in views if view is not None], "next": following})
 
 

@@ -89,6 +89,9 @@ async def cancel(engine: EngineOf, task: str) -> Response:
 
 @router.get("/{task}/why", responses=problems("not-found"))
 async def why(engine: EngineOf, task: str) -> Response:
-    """Say what a task waits for."""
+    """Say what a task waits for, how many are ahead of it, and when it is expected to start.
+
+    `exact` false says that it starts no earlier, `because` why that is all there is to say.
+    """
     stored = await engine.task(task_id_of(task))
-    return json_answer(why_view(engine, stored, engine.why(stored)))
+    return json_answer(why_view(engine, stored, await engine.why(stored)))

@@ -59,6 +59,18 @@ found (id, rank) AS (
 chosen (id, rank) AS (SELECT id, rank FROM found ORDER BY rank, id LIMIT ?5)
 {tasks by rank};
 
+-- name: ahead
+SELECT count(*) FROM (
+    SELECT id FROM tasks INDEXED BY tasks_queued
+    WHERE project = ?1 AND pipeline = ?2 AND state = 2 AND (rank, id) > (?3, ?4) AND (rank, id) < (?5, ?6)
+        AND id NOT IN (SELECT value FROM json_each(?7))
+    UNION ALL
+    SELECT id FROM tasks
+    WHERE project = ?1 AND id > (SELECT filed FROM projects WHERE id = ?1) AND state = 1 AND pipeline = ?2
+        AND (rank, id) > (?3, ?4) AND (rank, id) < (?5, ?6) AND id NOT IN (SELECT value FROM json_each(?7))
+    LIMIT ?8
+);
+
 -- name: due
 WITH chosen (id) AS (
     SELECT id FROM tasks INDEXED BY tasks_due
