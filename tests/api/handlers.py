@@ -2,6 +2,7 @@
 
 import os
 import time
+import urllib.request
 from typing import Any
 
 from penstock import Throttled
@@ -67,3 +68,9 @@ def as_told(events: Any, context: Any) -> Any:
     if verb == "exit" or "exit" in events:
         os._exit(3)
     return {"none": None, "short": events[1:], "number": 7}.get(verb or "", events)
+
+
+def calls(event: Any, context: Any) -> int:
+    """Call a URL, and let what its library raises pass."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(event) as answer:
+        return int(answer.status)
