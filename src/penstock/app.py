@@ -30,6 +30,7 @@ from penstock.artifacts.bundles import Bundles
 from penstock.compute.local import LocalCompute
 from penstock.domain.errors import PenstockError
 from penstock.engine.engine import Engine
+from penstock.links.sources import Sources
 from penstock.store.sqlite import SqliteStore
 
 PATIENCE: Final = 5.0
@@ -96,13 +97,16 @@ async def build(data: Path, host: str = "127.0.0.1", port: int = 0) -> AsyncIter
         names = [name.strip() for name in os.environ.get(HOSTS, "").split(",") if name.strip()]
         front = Front(engine, Doorman(token, host, names), lobby, make_rest(engine, lobby))
         server = HttpServer(front)
+        sources = Sources(engine)
         await _open(engine)
         try:
             await server.start([listening])
+            sources.open()
             with _announced(data, url):
                 yield Running(url, token, engine, lobby)
                 await lobby.close(PATIENCE)
         finally:
+            await sources.close(PATIENCE)
             await engine.close(PATIENCE)
             await server.stop()
 

@@ -20,7 +20,7 @@ from penstock.domain.settings import redact
 from penstock.domain.task import ENDED, Outcome, State, name_of
 from penstock.engine.configuration import Applied
 from penstock.engine.engine import Engine
-from penstock.engine.model import DIRECT, READY, STARTING
+from penstock.engine.model import DIRECT, READY, STARTING, Source
 from penstock.engine.outlook import Expected
 from penstock.store.protocol import Change, Line, StoredAttempt, StoredObject, StoredTask, Version
 
@@ -64,12 +64,17 @@ def function_view(engine: Engine, stored: StoredObject, instances: Mapping[str, 
         "settings": redact(stored.settings),
         "live": None if function.live is None else function.live.number,
         "versions": len(function.versions),
+        "source": None if function.spec.source is None else _source_view(function.spec.source, function.source),
         "created": moment(stored.created),
         "updated": moment(stored.updated),
         "instances": {
             state: instances.get(stored.name, {}).get(state, 0) for state in ("ready", "starting", "draining")
         },
     }
+
+
+def _source_view(path: str, source: Source) -> View:
+    return {"path": path, "error": source.error, "at": moment(source.at)}
 
 
 def instances_by_function(engine: Engine) -> dict[str, Counter[str]]:

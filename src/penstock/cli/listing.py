@@ -188,6 +188,8 @@ def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
     elif isinstance(shown, Function):
         live = f"version {shown.live} of {shown.versions}" if shown.live else "no code yet"
         state = {"live": live, "instances": _instances_of(shown)}
+        if shown.source is not None:
+            state["deployed from it"] = shown.source["error"] or ("yes" if shown.source["at"] else "not changed since")
     if not isinstance(shown, Function) and shown.learned is not None:
         state["learned"] = _learned(shown.learned)
     return state | {"created": shown.created, "updated": shown.updated}

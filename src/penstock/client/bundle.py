@@ -13,19 +13,23 @@ ALWAYS_IGNORED = (
 )  # fmt: skip
 """What is never code: version control, environments, caches, and Penstock's own data and configuration (they hold secrets)."""
 
+IGNORE_FILE = ".penstockignore"
 DATE = (1980, 1, 1, 0, 0, 0)
+MOST_FILES = 20_000
+MOST_BYTES = 1 << 30
 
 
-def pack(path: str | os.PathLike[str]) -> bytes:
+def pack(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> bytes:
     """Return a zip of a file, a folder or another zip.
 
     A folder is packed with what is in it, without what is never code and what its `.penstockignore` names: one pattern a
     line, matched against names at any depth, or against the path from the folder if it holds a slash; a slash at its end
-    means folders only. Links to folders are not followed. Raises OSError, ValueError for what cannot be packed.
+    means folders only. Links to folders are not followed. `most_bytes` bounds what is read. Raises OSError, ValueError for
+    what cannot be packed.
     """
     source = Path(path)
     if source.is_dir():
-        members = list(_members_of_folder(source))
+        members = list(_members_of_folder(source, most_bytes))
         if not members:
             raise ValueError(f"There is no code to deploy in {source}: it holds no files, or all of them are ignored.")
     elif source.suffix == ".zip":
@@ -61,23 +65,37 @@ def _members_of_zip(source: Path) -> Iterator[tuple[str, bytes, bool]]:
         raise ValueError(f"{source} is not a zip that can be read: {error}.") from error
 
 
-def _members_of_folder(source: Path) -> Iterator[tuple[str, bytes, bool]]:
-    ignored = _Ignored(source)
-    for folder, folders, files in os.walk(source):
-        here = PurePosixPath(Path(folder).relative_to(source).as_posix())
-        folders[:] = sorted(name for name in folders if not ignored.matches(here / name, is_folder=True))
+def _members_of_folder(source: Path, most_bytes: int) -> Iterator[tuple[str, bytes, bool]]:
+    count = size = 0
+    for here, folder, files in walk(source, Ignored(source)):
         for name in files:
-            path = Path(folder, name)
-            if not ignored.matches(here / name, is_folder=False) and path.is_file():
+            path = folder / name
+            if path.is_file():
+                count, size = count + 1, size + path.stat().st_size
+                if count > MOST_FILES or size > most_bytes:
+                    what = f"more than {MOST_FILES:,} files" if count > MOST_FILES else f"over {most_bytes >> 20} MiB"
+                    raise ValueError(f"{source} holds {what}. Name what is not code in its {IGNORE_FILE}.")
                 yield str(here / name), path.read_bytes(), _runnable(path)
 
 
-class _Ignored:
+def walk(source: Path, ignored: "Ignored") -> Iterator[tuple[PurePosixPath, Path, list[str]]]:
+    """Yield each folder that is packed: its path from the source, itself, and the names of its files. Raises OSError."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, folders, files in os.walk(source, onerror=fail):
+        here = PurePosixPath(Path(folder).relative_to(source).as_posix())
+        folders[:] = sorted(name for name in folders if not ignored.matches(here / name, is_folder=True))
+        yield here, Path(folder), [name for name in files if not ignored.matches(here / name, is_folder=False)]
+
+
+class Ignored:
     """Tell which paths of a folder are not packed."""
 
     def __init__(self, source: Path) -> None:
         self._patterns = [(pattern, False) for pattern in ALWAYS_IGNORED]
-        listed = source / ".penstockignore"
+        listed = source / IGNORE_FILE
         for number, line in enumerate(listed.read_text().splitlines() if listed.is_file() else (), 1):
             pattern = line.strip()
             if pattern.startswith("!"):

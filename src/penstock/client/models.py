@@ -98,6 +98,7 @@ class Function:
     settings: dict[str, Any]
     live: int | None = None
     versions: int = 0
+    source: dict[str, Any] | None = None
     created: datetime | None = None
     updated: datetime | None = None
     instances: dict[str, int] = field(default_factory=dict)

@@ -6,6 +6,7 @@ Values of `params` and `env` are never shown in a message: they may be secrets.
 from collections.abc import Callable, Mapping
 from json import dumps
 from math import isfinite
+from pathlib import PurePosixPath
 from re import ASCII, fullmatch
 from typing import Any, Final, TypeVar
 
@@ -154,6 +155,19 @@ def description(value: object) -> str:
     if flaw := _flaw(value):
         raise problem(flaw)
     return value
+
+
+def folder(value: object) -> str:
+    """Check the path of a folder on the server's machine: whole, from the root."""
+    if not isinstance(value, str):
+        raise problem(f"must be text, not {shown(value)}", "such as /srv/code")
+    if not value.startswith("/") or ".." in value.split("/") or not value.strip("/") or "\0" in value:
+        raise problem(f"{shown(value)} is not the whole path of a folder", "such as /srv/code")
+    if len(value) > 4000:
+        raise problem(f"has {len(value)} characters, and 4000 is the most there can be")
+    if flaw := _flaw(value):
+        raise problem(flaw)
+    return str(PurePosixPath("/", *value.split("/")))
 
 
 def name(value: object) -> str:

@@ -83,6 +83,7 @@ class FunctionSpec:
     limits: tuple[str, ...] = ()
     rates: tuple[RateSpec, ...] = ()
     concurrency: int | None = None
+    source: str | None = None
 
     @property
     def slots(self) -> int:
@@ -146,6 +147,7 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         min_instances=get("min_instances", 0),
         idle_timeout=parse_duration(get("idle_timeout", IDLE_TIMEOUT)),
         on_timeout=get("on_timeout", "wait"),
+        source=get("source"),
         limits=_names(get("limits")),
         rates=rate_specs(get("rate")),
         concurrency=get("concurrency"),

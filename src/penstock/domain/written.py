@@ -21,6 +21,7 @@ Names = Annotated[list[str], BeforeValidator(checks.names)]
 Description = Annotated[str, BeforeValidator(checks.description)]
 Timeout = Annotated[str, BeforeValidator(checks.duration(_MILLISECOND, 30 * checks.DAY))]
 Concurrency = Annotated[int, BeforeValidator(checks.whole(1, 1_000_000, UNLIMITED_HINT))]
+Folder = Annotated[str, BeforeValidator(checks.folder)]
 Environment = Annotated[dict[str, Any], BeforeValidator(checks.environment)]
 
 
@@ -106,6 +107,7 @@ class FunctionSettings(Written):
     min_instances: Annotated[int, BeforeValidator(checks.whole(0, 100_000))] = 0
     idle_timeout: Annotated[str, BeforeValidator(checks.duration(0, 7 * checks.DAY))] = "1m"
     on_timeout: Literal["wait", "kill"] = "wait"
+    source: Folder | None = None
     limits: Names = Field(default_factory=list)
     rate: Rates | None = None
     concurrency: Concurrency | None = None

@@ -18,8 +18,8 @@ class Bell:
         if heard is not None:
             heard.set_result(None)
 
-    async def wait(self, rung: int, timeout: float) -> None:
-        """Return once the bell was rung more often than `rung` times, or when `timeout` seconds are over."""
+    async def wait(self, rung: int, timeout: float | None) -> None:
+        """Return once the bell was rung more often than `rung` times, or when `timeout` seconds (None: never) are over."""
         if self.rung != rung:
             return
         if self._heard is None:

@@ -19,7 +19,7 @@ from penstock.domain.settings import Configuration, Kind, merge, redact, validat
 from penstock.domain.task import State
 from penstock.engine.bell import Bell
 from penstock.engine.objects import SettingsByKey, SettingsByName
-from penstock.engine.versions import Flip, Versions
+from penstock.engine.versions import Flip, Versions, settings_of_version
 from penstock.store.protocol import Change, StoredObject, Write
 
 if TYPE_CHECKING:
@@ -148,10 +148,11 @@ class Configurer:
         or what its settings refer to is gone: what is live stays live.
         """
         async with self._lock:
-            self.lookup("function", function)
+            source = self.lookup("function", function).settings.get("source")
             flip = await self._versions.find(function, number)
-            settings = validate_one_in_steps("function", function, flip.version.settings, self._known)
-            return await self._make_live(flip, await _in_slices(settings))
+            settings = {**flip.version.settings, **({} if source is None else {"source": source})}
+            steps = validate_one_in_steps("function", function, settings, self._known)
+            return await self._make_live(flip, await _in_slices(steps))
 
     async def _make_live(self, flip: Flip, settings: Mapping[str, Any]) -> Version:
         try:
@@ -174,8 +175,13 @@ class Configurer:
         try:
             for step in steps:
                 function = self._plant.functions.get(step.name) if step.kind == "function" else None
-                if function is not None and function.live is not None and step.settings is not None:
-                    flips.append(await self._versions.make(step.name, function.live.bundle, step.settings))
+                live = None if function is None else function.live
+                if (
+                    live is not None
+                    and step.settings is not None
+                    and settings_of_version(step.settings) != live.settings
+                ):
+                    flips.append(await self._versions.make(step.name, live.bundle, step.settings))
             return await self._write(steps, flips)
         except PenstockError:
             for flip in flips:

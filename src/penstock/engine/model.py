@@ -29,6 +29,14 @@ DIRECT: Final = "@"
 
 
 @dataclass(slots=True)
+class Source:
+    """Tell of a folder that a function is deployed from: what is wrong with it, and since when that is known (or right)."""
+
+    error: str | None = None
+    at: float | None = None
+
+
+@dataclass(slots=True)
 class Function:
     """Hold a function as it is configured now; `live` is None until code was deployed."""
 
@@ -37,6 +45,7 @@ class Function:
     gates: tuple[str, ...] = ()
     live: Version | None = None
     versions: dict[int, Version] = field(default_factory=dict)
+    source: Source = field(default_factory=Source)
 
 
 @dataclass(slots=True)

@@ -27,6 +27,11 @@ class Flip:
     versions: Sequence[Version]
 
 
+def settings_of_version(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of a function that a version of it has: where its code comes from is not among them."""
+    return {name: value for name, value in settings.items() if name != "source"}
+
+
 class Versions:
     """Make and find versions. What is returned has been imported; nothing is live before it is written so."""
 
@@ -37,7 +42,8 @@ class Versions:
     async def make(self, function: str, bundle: str, settings: Mapping[str, Any]) -> Flip:
         """Write the next version. Raises `DeployFailed`, with the traceback, if it does not import."""
         plant = self._plant
-        version = await plant.store.add_version(plant.project_id, function, bundle, settings, plant.wall())
+        kept = settings_of_version(settings)
+        version = await plant.store.add_version(plant.project_id, function, bundle, kept, plant.wall())
         versions = await plant.store.versions(plant.project_id, function)
         await self._prepare(version, f"The code of '{function}' does not import")
         return Flip(version, versions)

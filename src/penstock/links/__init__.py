@@ -1,0 +1,1 @@
+"""Sources and web hooks: what listens to the outside world."""

@@ -1,0 +1,169 @@
+"""Watched sources: a function that names a folder is deployed from it whenever something changes there.
+
+What is deployed was read while nothing changed. Code that cannot be taken is shown with the function and in the log, what
+was live stays live, and the next change tries again. A folder that has not changed since it was taken is not taken again:
+a rollback holds, over a restart too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from penstock.client.bundle import pack
+from penstock.domain.errors import PenstockError
+from penstock.engine.model import Source
+from penstock.links.folder import NOISY, QUIET, WatchedFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from penstock.engine.engine import Engine
+
+NOTE: Final = "source "
+"""Prefix of the notes that say what was taken last: the folder and the bundle's digest."""
+
+RETRY: Final = 10.0
+"""Seconds until a folder is looked at again that the kernel would not watch."""
+
+MOST_BYTES: Final = 256 << 20
+
+log = logging.getLogger(__name__)
+
+
+class Sources:
+    """Deploy functions from the folders that they name."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._plant = engine.plant
+        self._jobs: dict[str, tuple[Path, asyncio.Task[None]]] = {}
+        self._job: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to watch, also what is named later."""
+        self._job = asyncio.get_running_loop().create_task(self._follow())
+
+    async def close(self, patience: float) -> None:
+        """Watch nothing more; a deploy that is under way may take `patience` seconds."""
+        jobs = [job for _, job in self._jobs.values()]
+        jobs += [] if self._job is None else [self._job]
+        for job in jobs:
+            job.cancel()
+        if jobs:
+            await asyncio.wait(jobs, timeout=patience)
+
+    async def _follow(self) -> None:
+        changed = self._engine.configurer.changed
+        while True:
+            rung = changed.rung
+            self._agree()
+            await changed.wait(rung, None)
+
+    def _agree(self) -> None:
+        """Watch what functions name now, and nothing else."""
+        functions = self._plant.functions
+        wanted = {name: Path(one.spec.source) for name, one in functions.items() if one.spec.source is not None}
+        for name, (folder, job) in list(self._jobs.items()):
+            if wanted.get(name) != folder:
+                job.cancel()
+                del self._jobs[name]
+        for name, folder in wanted.items():
+            if name not in self._jobs:
+                functions[name].source = Source()
+                job = asyncio.get_running_loop().create_task(self._watch(name, folder))
+                self._jobs[name] = (folder, job)
+
+    async def _watch(self, name: str, folder: Path) -> None:
+        """Take a folder's code now and after every change."""
+        rested = False
+        while True:
+            try:
+                with contextlib.closing(WatchedFolder(folder)) as watched:
+                    if await self._look(name, folder, watched, rested=rested):
+                        await watched.changed()
+                    rested = await self._settle(name, folder, watched)
+            except OSError as error:  # there is nothing that would tell of a change
+                self._tell(name, _words(folder, error))
+                await asyncio.sleep(RETRY)
+
+    async def _settle(self, name: str, folder: Path, watched: WatchedFolder) -> bool:
+        """Return, with True, when a folder rests."""
+        while not await watched.settled():
+            told = f"{folder} has kept changing for {NOISY:g} s. It is taken once it rests for {QUIET:g} s."
+            self._tell(name, told)
+        return True
+
+    async def _look(self, name: str, folder: Path, watched: WatchedFolder, *, rested: bool) -> bool:
+        """Take what is in a folder; return False if it changed meanwhile."""
+        try:
+            await asyncio.to_thread(watched.begin)
+            if not rested:
+                await self._settle(name, folder, watched)
+            body = await asyncio.to_thread(pack, folder, MOST_BYTES)
+            if watched.has_changed():  # what was read may be half of it
+                return False
+            await _surely(self._take(name, folder, body))
+        except (OSError, ValueError, PenstockError) as error:
+            if watched.has_changed():
+                return False
+            self._tell(name, _words(folder, error))
+        except Exception as error:  # whatever it is, the next change tries again
+            log.exception("The source of '%s' could not be taken.", name)
+            self._tell(name, f"{folder} could not be taken: {error!r}.")
+        return True
+
+    async def _take(self, name: str, folder: Path, body: bytes) -> None:
+        """Deploy code unless it is what was taken last."""
+        plant = self._plant
+        taken = json.dumps([str(folder), hashlib.sha256(body).hexdigest()]).encode()
+        if await plant.store.note(plant.project_id, NOTE + name) != taken:
+            function = plant.functions.get(name)
+            live = None if function is None else function.live
+            if live is None or live.bundle != json.loads(taken)[1]:
+                version = await self._engine.configurer.deploy(name, body, None)
+                log.info("Version %d of '%s' was deployed from %s.", version.number, name, folder)
+            await plant.store.save_note(plant.project_id, NOTE + name, taken)
+            self._tell(name, None)
+        elif (function := plant.functions.get(name)) is not None:
+            function.source.error = None
+
+    def _tell(self, name: str, error: str | None) -> None:
+        """Let people see what came of the last look that came to something."""
+        function = self._plant.functions.get(name)
+        if function is None:
+            return
+        if error is not None and error != function.source.error:
+            log.warning("The source of '%s' was not deployed: %s", name, error)
+        function.source.error, function.source.at = error, self._plant.wall()
+
+
+async def _surely(work: Coroutine[Any, Any, None]) -> None:
+    """Do something to its end, also when it is not wanted any more: a change of the configuration must not stop midway."""
+    job = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.shield(job)
+    except asyncio.CancelledError:
+        await asyncio.wait([job])
+        if not job.cancelled():
+            job.exception()
+        raise
+
+
+def _words(folder: Path, error: Exception) -> str:
+    """Return what is wrong, and what to do about it."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno == errno.ENOSPC:
+        return f"The kernel watches no more folders than it does: raise fs.inotify.max_user_watches to watch {folder}."
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return f"There is no descriptor left to watch {folder}: raise fs.inotify.max_user_instances, or the limit of files."
+    if error.errno == errno.ENOENT and error.filename == str(folder):
+        return f"There is no folder {folder} on the server's machine. It is taken when it comes."
+    return f"{error.filename or folder} cannot be read: {error.strerror}."
