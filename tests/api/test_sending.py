@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from http.client import HTTPConnection
 from typing import Any
@@ -96,6 +97,34 @@ def test_delay_and_moment(server: Server, name: str) -> None:
     assert abs(due - moment) < timedelta(milliseconds=2)
     (past,) = send(server, name, {"at": "2001-01-01T00:00:00Z"}).json()["ids"]
     assert server.wait(past)["state"] == "done"
+
+
+def test_of_tasks_with_one_key_only_the_last_runs_where_a_pipeline_debounces(server: Server, name: str) -> None:
+    server.make(name, "echo", debounce={"wait": "2s", "most": "1m"})
+    first = send(server, name, [{"payload": 1}, {"payload": 2, "key": "k"}, {"payload": 3}]).json()
+    assert first["ids"][0] == first["ids"][2] != first["ids"][1]
+    assert first["replaced"] == [2]
+    second = send(server, name, {"payload": 4}, **{"Idempotency-Key": "x"}).json()
+    assert second == {"ids": [first["ids"][0]], "replaced": [0]}
+    assert send(server, name, {"payload": 4}, **{"Idempotency-Key": "x"}).json() == {
+        "ids": [first["ids"][0]], "duplicates": [0],
+    }  # fmt: skip
+    assert [server.wait(task)["result"] for task in first["ids"]] == [4, 2, 4]
+    later = send(server, name, {"payload": 5}).json()["ids"]
+    assert later != first["ids"][:1]
+    assert server.wait(later[0])["result"] == 5
+    refused = send(server, name, {"payload": 1, "delay": "1s"})
+    assert refused.code == "bad-request"
+    assert "debounces" in refused.json()["detail"]
+
+
+def test_a_pipeline_may_remember_keys_for_a_shorter_time(server: Server, name: str) -> None:
+    server.make(name, "echo", dedup="2s")
+    first = send(server, name, {"key": "k"}).json()["ids"]
+    assert send(server, name, {"key": "k"}).json() == {"ids": first, "duplicates": [0]}
+    deadline = time.monotonic() + 20
+    while send(server, name, {"key": "k"}).json()["ids"] == first:
+        assert time.monotonic() < deadline
 
 
 def test_a_task_that_has_not_started_in_time_ends_as_expired(server: Server, blocked: str) -> None:

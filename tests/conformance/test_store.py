@@ -23,8 +23,8 @@ from tests.conformance.stores import (
 )
 
 from penstock.domain.errors import Conflict, Fenced, Locked, NotFound, PenstockError
-from penstock.domain.task import ENDED, Outcome, State
-from penstock.store.protocol import Kind, Line, Store, StoredObject, Write
+from penstock.domain.task import ENDED, Outcome, State, Task
+from penstock.store.protocol import Kind, Line, Standing, Store, StoredObject, Write
 
 
 @pytest.fixture(params=sorted(WORLDS))
@@ -180,6 +180,78 @@ def test_a_key_is_kept_for_its_time_and_no_longer(world: World) -> None:
         assert await store.enqueue(project, [task(4, key="x", created=NOW + KEY_TTL + 2)]) == {0: 3}
         assert await store.prune(project, NOW, NOW + 2 * KEY_TTL + 1, 10) == 1
         assert await store.enqueue(project, [task(5, key="x", created=NOW + KEY_TTL + 3)]) == {}
+
+    world.run(body)
+
+
+def test_a_pipeline_may_remember_keys_for_a_time_of_its_own(world: World) -> None:
+    async def body(store: Store) -> None:
+        project = await store.project("default")
+        await store.enqueue(project, [task(1, key="x")], None, 60.0)
+        await store.enqueue(project, [task(2, "b", key="x")])
+        assert await store.enqueue(project, [task(3, key="x", created=NOW + 59)], None, 60.0) == {0: 1}
+        assert await store.enqueue(project, [task(4, key="x", created=NOW + 61)], None, 60.0) == {}
+        assert await store.enqueue(project, [task(5, "b", key="x", created=NOW + 61)]) == {0: 2}
+        many = tasks(2, first=6, created=NOW + 62)
+        assert await store.enqueue(project, many, "batch", 5.0) == {}
+        assert await store.enqueue(project, tasks(2, first=8, created=NOW + 66), "batch", 5.0) == {0: 6, 1: 7}
+        assert await store.enqueue(project, tasks(2, first=10, created=NOW + 68), "batch", 5.0) == {}
+
+    world.run(body)
+
+
+def test_a_debounced_task_takes_the_place_of_the_one_that_waits(world: World) -> None:
+    async def body(store: Store) -> None:
+        project = await store.project("default")
+
+        async def send(number: int, after: float, **given: Any) -> list[Standing]:
+            at = NOW + after
+            sent = task(number, created=at, due=at + 5, expires=at + 5 + DAY, payload=b"%d" % number, **given)
+            return await store.debounce(project, [sent], 12.0)
+
+        assert await send(1, 0) == [Standing(1, NOW + 5)]
+        assert await send(2, 3, cost=7.0, priority=2, start_by=NOW + 9) == [Standing(1, NOW + 8, replaced=True)]
+        assert await send(3, 3, key="k") == [Standing(3, NOW + 8)]
+        assert await send(4, 7.5, start_by=NOW + 13.5) == [Standing(1, NOW + 12, replaced=True)]
+        (k, first) = await store.due(project, NOW + 99, None, 9)
+        assert (k.id, first.id, first.due, first.created) == (3, 1, NOW + 12, NOW)
+        assert (first.cost, first.priority, first.expires, first.start_by) == (1.0, 0, NOW + 12 + DAY, NOW + 13)
+        assert await store.payloads(project, [1, 2, 3, 4]) == {1: b"4", 3: b"3"}
+        assert await store.counts(project) == {
+            "a": {State.DELAYED: 2, State.QUEUED: 0, State.RUNNING: 0, State.DEAD: 0}
+        }
+        assert await send(5, 12) == [Standing(5, NOW + 17)], "it is due: another one begins"
+        await store.promote(project, [5])
+        assert await send(6, 13) == [Standing(6, NOW + 18)], "it was woken"
+        await store.record(project, [ended(task(6), Outcome.ERROR, State.DELAYED, due=NOW + 60)])
+        assert await send(7, 14) == [Standing(7, NOW + 19)], "it was tried"
+        await store.record(project, [ended(task(7), Outcome.CANCELLED, State.CANCELLED)])
+        assert await send(8, 15) == [Standing(8, NOW + 20)], "it was cancelled"
+        assert await store.discard(project, "a", (State.DELAYED,)) == 4
+        assert await send(9, 15.5) == [Standing(9, NOW + 20.5)], "it was discarded"
+
+    world.run(body)
+
+
+def test_a_debounced_send_is_safe_to_repeat(world: World) -> None:
+    async def body(store: Store) -> None:
+        project = await store.project("default")
+
+        def made(first: int, after: float) -> list[Task]:
+            at = NOW + after
+            keys = (None, "k", "l")
+            return [task(first + n, key=key, created=at, due=at + 5) for n, key in enumerate(keys)]
+
+        await store.debounce(project, made(1, 0)[:1], 60.0)
+        sent = await store.debounce(project, made(11, 1), 60.0, "again")
+        assert [(each.id, each.replaced) for each in sent] == [(1, True), (12, False), (13, False)]
+        await store.debounce(project, made(21, 2), 60.0)
+        again = await store.debounce(project, made(31, 3), 60.0, "again")
+        assert [(each.id, each.replaced, each.known) for each in again] == [(n, False, True) for n in (1, 12, 13)]
+        assert await store.payloads(project, [1, 12, 13]) == {1: b'{"n": 21}', 12: b'{"n": 22}', 13: b'{"n": 23}'}
+        assert {each.id: each.due for each in await store.tasks(project)} == dict.fromkeys((1, 12, 13), NOW + 7)
+        other = await store.debounce(project, [task(41, "b", created=NOW + 3, due=NOW + 8)], 60.0, "again")
+        assert (other[0].id, other[0].known) == (41, False)
 
     world.run(body)
 

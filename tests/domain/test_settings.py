@@ -268,6 +268,32 @@ def test_secrets_are_hidden_and_kept(settings: dict[str, Any]) -> None:
     assert no_secret(hidden)
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"dedup": "1h", "debounce": "5s"}, "goes without dedup"),
+        ({"debounce": {"wait": "5s", "most": "4s"}}, "shorter than the wait of 5s"),
+        ({"debounce": "0s"}, "must be between"),
+        ({"debounce": {"most": "4s"}}, "wait"),
+        ({"dedup": 0}, "must be between"),
+    ],
+)
+def test_what_cannot_be_remembered_or_debounced_is_a_mistake(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        validate_one("pipeline", "p", {"function": "f", **settings}, {"function": {"f": {"handler": "a:b"}}})
+    assert says in str(caught.value.mistakes)
+
+
+def test_debounce_is_read_in_both_spellings() -> None:
+    def read(settings: Any) -> Any:
+        known: Any = {"function": {"f": {"handler": "a:b"}}}
+        stored = validate_one("pipeline", "p", {"function": "f", "debounce": settings}, known)
+        return stored["debounce"], pipeline_spec("p", stored).debounce
+
+    assert read(5) == read({"wait": "5000ms"}) == ("5s", (5.0, 50.0))
+    assert read({"wait": 5, "most": "60s"}) == ({"wait": "5s", "most": "1m"}, (5.0, 60.0))
+
+
 def test_a_hidden_secret_that_is_not_stored_is_a_mistake() -> None:
     new = {"params": {"a": {"secret": True}, "b": [{"secret": True}]}}
     with pytest.raises(InvalidSettings) as caught:

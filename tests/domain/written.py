@@ -82,6 +82,7 @@ def pipelines(functions: list[str], limits: list[str]) -> st.SearchStrategy[dict
         "tier": st.sampled_from(["realtime", "background", "batch"]),
         "max_age": st.sampled_from(["1h", 3600, "7d"]),
         "batch": st.sampled_from([100, {"size": 5}, {"size": 5, "wait": "500ms"}, {"size": 1000, "wait": 0}]),
+        "debounce": st.sampled_from(["5s", 1, {"wait": "5s"}, {"wait": "500ms", "most": "1m"}]),
         "max_queued": counts,
         "max_payload": st.sampled_from(["1MiB", 2**20, "64KB"]),
         "paused": st.booleans(),

@@ -16,10 +16,13 @@ from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
 from penstock.engine.recorder import Recorder
 from penstock.engine.scaler import Scaler
+from penstock.engine.scheduler import Scheduler
 from penstock.sim.__main__ import main
 from penstock.sim.disk import SimStore
 from penstock.sim.scenario import draw
 from penstock.sim.simulate import Report, simulate
+from penstock.store import operations
+from penstock.store.rows import encode_replacements
 
 SEEDS = range(1, 33)
 
@@ -143,6 +146,15 @@ def start_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Intake, "_task", patient)
 
 
+def wake_while_a_send_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scheduler, "_may_be_replaced", lambda self, task: False)
+
+
+def forget_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first of debounced tasks stand for all."""
+    monkeypatch.setattr(operations, "encode_replacements", lambda pairs: encode_replacements([]))
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
@@ -158,6 +170,8 @@ def start_late(monkeypatch: pytest.MonkeyPatch) -> None:
         (give_ids_twice, ""),
         (expire_late, "it expired at"),
         (start_late, "had to be by"),
+        (forget_the_last, "its result is not its payload"),
+        (wake_while_a_send_is_written, "still has"),
     ],
 )
 def test_a_broken_engine_is_caught(

@@ -34,6 +34,11 @@ _SENT: Final = {
             "items": {"type": "integer"},
             "description": "Positions of keys known already.",
         },
+        "replaced": {
+            "type": "array",
+            "items": {"type": "integer"},
+            "description": "Positions of tasks that took the place of one with their key (debounce).",
+        },
     },
     "example": {"ids": [_ID]},
 }

@@ -50,15 +50,19 @@ _WHAT: Final = "The body"
 async def send_tasks(engine: Engine, name: str, headers: Headers, receive: Receive, send: Send) -> None:
     """Put the tasks of a request into a pipeline, and answer with their ids when they are on disk."""
     body = await read_body(receive, headers)
-    items, key = await read_tasks(body, headers, engine.plant.wall())
+    debounces = engine.intake.pipe(name).spec.debounce is not None
+    items, key = await read_tasks(body, headers, engine.plant.wall(), apart=debounces)
     sent = await engine.intake.send(name, items, key)
     await answer(send, 202, _ids(sent), JSON_TYPE)
 
 
-async def read_tasks(body: bytes, headers: Headers, wall: float) -> tuple[list[Item], str | None]:
+async def read_tasks(
+    body: bytes, headers: Headers, wall: float, *, apart: bool = False
+) -> tuple[list[Item], str | None]:
     """Return the tasks in a body, and the key of them all if it is a list of tasks that has one.
 
-    `wall` is the moment from which delays count. Raises `BadRequest` and `TooLarge`.
+    The request's key becomes that of a single task, unless they are kept `apart`. `wall` is the moment from which delays
+    count. Raises `BadRequest` and `TooLarge`.
     """
     check_text(body, _WHAT)
     key = _idempotency_key(headers)
@@ -72,6 +76,8 @@ async def read_tasks(body: bytes, headers: Headers, wall: float) -> tuple[list[I
         task = _one.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise not_understood(_WHAT, error) from error
+    if apart:
+        return [_item(task, "", wall)], key
     task.key = task.key or key
     return [_item(task, "", wall)], None
 
@@ -153,9 +159,10 @@ def _idempotency_key(headers: Headers) -> str | None:
 
 def _ids(sent: Sent) -> bytes:
     """Return ids as the JSON answer; by hand, because this is every send."""
-    if len(sent.ids) == 1 and not sent.duplicates:
+    if len(sent.ids) == 1 and not (sent.duplicates or sent.replaced):
         return b'{"ids":["%016x"]}' % sent.ids[0]
     names = '","'.join(map("{:016x}".format, sent.ids))
     ids = f'"{names}"' if sent.ids else ""
     duplicates = f',"duplicates":{sent.duplicates}' if sent.duplicates else ""
-    return f'{{"ids":[{ids}]{duplicates}}}'.encode()
+    replaced = f',"replaced":{sent.replaced}' if sent.replaced else ""
+    return f'{{"ids":[{ids}]{duplicates}{replaced}}}'.encode()

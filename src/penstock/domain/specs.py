@@ -26,6 +26,9 @@ MAX_INSTANCES: Final = 1000
 ATTEMPTS: Final = 3
 BACKOFF: Final = (1.0, 300.0)
 MAX_AGE: Final = 14 * 86_400.0
+DEBOUNCE_MOST: Final = 10
+"""How many waits a task that is replaced again and again waits at most, unless stated."""
+
 MAX_QUEUED: Final = 1_000_000
 MAX_PAYLOAD: Final = 256 * 1024
 
@@ -104,7 +107,8 @@ class PipelineSpec:
     """Describe a pipeline. Durations are in seconds, `max_payload` in bytes, `backoff` is (first, longest) wait.
 
     `params` is the bytes of a JSON object and `env` what its own instances get besides the function's; both hold secrets
-    in clear. `timeout` None takes the function's, `version` None the live one, `batch` None calls the handler for each task.
+    in clear. `timeout` None takes the function's, `version` None the live one, `batch` None calls the handler for each task,
+    `dedup` None remembers keys as long as the store does. `debounce` is (wait, longest wait of a first one).
     """
 
     name: str
@@ -119,6 +123,8 @@ class PipelineSpec:
     backoff: tuple[float, float] = BACKOFF
     tier: Tier = "background"
     max_age: float = MAX_AGE
+    dedup: float | None = None
+    debounce: tuple[float, float] | None = None
     max_queued: int = MAX_QUEUED
     max_payload: int = MAX_PAYLOAD
     paused: bool = False
@@ -163,7 +169,7 @@ def limit_spec(name: str, settings: Settings) -> LimitSpec:
 def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:
     """Return what the engine needs to know of a pipeline, from its stored settings."""
     get = settings.get
-    retry, params, timeout = get("retry") or {}, get("params"), get("timeout")
+    retry, params, timeout, dedup = get("retry") or {}, get("params"), get("timeout"), get("dedup")
     return PipelineSpec(
         name=name,
         function=settings["function"],
@@ -177,6 +183,8 @@ def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:
         backoff=parse_backoff(retry["backoff"]) if "backoff" in retry else BACKOFF,
         tier=get("tier", "background"),
         max_age=parse_duration(get("max_age", MAX_AGE)),
+        dedup=None if dedup is None else parse_duration(dedup),
+        debounce=_debounce(get("debounce")),
         max_queued=get("max_queued", MAX_QUEUED),
         max_payload=parse_size(get("max_payload", MAX_PAYLOAD)),
         paused=get("paused", False),
@@ -230,6 +238,14 @@ def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _names(written: list[str] | None) -> tuple[str, ...]:
     return _shared(tuple(written)) if written else ()
+
+
+def _debounce(written: Any) -> tuple[float, float] | None:
+    if written is None:
+        return None
+    settings = written if isinstance(written, Mapping) else {"wait": written}
+    wait = parse_duration(settings["wait"])
+    return wait, parse_duration(settings["most"]) if "most" in settings else DEBOUNCE_MOST * wait
 
 
 def _environment(written: Settings | None) -> dict[str, str]:

@@ -93,6 +93,33 @@ class BatchSettings(Written):
         return settings["size"] if len(settings) == 1 else settings
 
 
+class DebounceSettings(Written):
+    """Say how long a task waits for others with its key that replace it."""
+
+    wait: Annotated[str, BeforeValidator(checks.duration(_MILLISECOND, 7 * checks.DAY))] = Field(
+        examples=["debounce: 5s"]
+    )
+    most: Annotated[str, BeforeValidator(checks.duration(_MILLISECOND, 30 * checks.DAY))] | None = None
+
+    @field_validator("most")
+    @classmethod
+    def _at_least_one_wait(cls, most: str | None, info: ValidationInfo) -> str | None:
+        wait = info.data.get("wait", most)
+        if most is not None and parse_duration(most) < parse_duration(wait):
+            raise problem(f"is {most}, shorter than the wait of {wait}", f"at least {wait}")
+        return most
+
+    def stored(self) -> Any:
+        """Return the wait alone if nothing else was written."""
+        settings = super().stored()
+        return settings["wait"] if len(settings) == 1 else settings
+
+
+Debounce = Annotated[
+    DebounceSettings, BeforeValidator(lambda value: value if isinstance(value, dict) else {"wait": value})
+]
+
+
 class FunctionSettings(Written):
     """Describe a function: its handler, and what its instances are like."""
 
@@ -156,6 +183,8 @@ class PipelineSettings(Written):
     tier: Literal["realtime", "background", "batch"] = "background"
     max_age: Annotated[str, BeforeValidator(checks.duration(1, 366 * checks.DAY))] = "2w"
     batch: Annotated[BatchSettings, BeforeValidator(checks.batch)] | None = None
+    dedup: Annotated[str, BeforeValidator(checks.duration(1, 366 * checks.DAY))] | None = None
+    debounce: Debounce | None = None
     max_queued: Annotated[int, BeforeValidator(checks.whole(1, 10**9))] = 1_000_000
     max_payload: Annotated[str, BeforeValidator(checks.size(1, 64 * 2**20))] = "256KiB"
     paused: bool = False
@@ -175,6 +204,16 @@ class PipelineSettings(Written):
                 f"waits {batch.wait} for others, and a task expires after {max_age}", "set wait below max_age"
             )
         return batch
+
+    @field_validator("debounce")
+    @classmethod
+    def _first_or_last(cls, debounce: DebounceSettings | None, info: ValidationInfo) -> DebounceSettings | None:
+        if debounce is not None and info.data.get("dedup") is not None:
+            raise problem(
+                "goes without dedup: of tasks with one key, either the first one runs or the last",
+                "leave out one of them",
+            )
+        return debounce
 
 
 def _stored(value: Any) -> Any:

@@ -13,6 +13,7 @@ from penstock.domain.errors import NotFound, PenstockError, Unavailable
 from penstock.domain.task import ENDED, State, name_of
 from penstock.engine.configuration import Bundles, Configurer
 from penstock.engine.deadlines import Deadlines
+from penstock.engine.debouncer import Debouncer
 from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
 from penstock.engine.model import DIRECT, Plant
@@ -64,6 +65,7 @@ class Engine:
         self.expiry = Expiry(plant)
         self.withdrawals = Withdrawals(plant)
         self.outlook = Outlook(plant, self.recorder)
+        self.debouncer = Debouncer(plant)
         self.deadlines = Deadlines(plant, self.scaler, self.settle.give)
         self.intake = Intake(plant)
         self.reconciler = Reconciler(plant)
@@ -77,11 +79,19 @@ class Engine:
         self.recorder.join(self.pump, self.scheduler)
         self.settle.join(self.pump, self.scaler, self.deadlines, self.scheduler, self.recorder, self.expiry)
         self.withdrawals.join(self.settle, self.scheduler, self.recorder, self.pump)
+        self.debouncer.join(self.scheduler, self.recorder, self.expiry)
         self.expiry.join(self.recorder, self.withdrawals)
         self.settle.emptied = self.configurer.emptied
         self.scheduler.join(self.pump)
         self.intake.join(
-            self.pump, self.settle, self.scheduler, self.deadlines, self.recorder, self.expiry, self.withdrawals
+            self.pump,
+            self.settle,
+            self.scheduler,
+            self.deadlines,
+            self.recorder,
+            self.expiry,
+            self.withdrawals,
+            self.debouncer,
         )
         self.reconciler.join(self.scaler, self.scheduler, self.pump)
 

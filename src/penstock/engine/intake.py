@@ -7,7 +7,7 @@ has run; it waits in its pipeline's queue like everything else, for a bounded ti
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from penstock.engine.deadlines import Deadlines
+    from penstock.engine.debouncer import Debouncer
     from penstock.engine.expiry import Expiry
     from penstock.engine.model import Plant
     from penstock.engine.pump import Pump
@@ -62,10 +63,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Report ids in the order of the items; `duplicates` are the positions whose key was known already."""
+    """Report ids in the order of the items; `duplicates` are the positions whose key was known already.
+
+    `replaced` are the positions of those that took the place of a task that had not run (debounce).
+    """
 
     ids: list[int]
     duplicates: list[int]
+    replaced: list[int] = field(default_factory=list)
 
 
 class Intake:
@@ -84,11 +89,12 @@ class Intake:
         recorder: Recorder,
         expiry: Expiry,
         withdrawals: Withdrawals,
+        debouncer: Debouncer,
     ) -> None:
         """Get to know the loops that tasks are passed on to."""
         self._pump, self._settle, self._scheduler = pump, settle, scheduler
         self._deadlines, self._recorder = deadlines, recorder
-        self._expiry, self._withdrawals = expiry, withdrawals
+        self._expiry, self._withdrawals, self._debouncer = expiry, withdrawals, debouncer
 
     def open(self, epoch: int) -> None:
         """Begin to give ids: the epoch stands in front, so they are larger than all before and never used twice."""
@@ -103,6 +109,8 @@ class Intake:
         plant, pipe = self._plant, self.pipe(name)
         self._check_open(pipe)
         self._check_items(pipe, items)
+        if pipe.spec.debounce is not None:
+            return await self._debounce(pipe, items, key)
         wall = plant.wall()
         expires = wall + pipe.spec.max_age
         tasks = [self._task(name, item, wall, expires) for item in items]
@@ -111,7 +119,7 @@ class Intake:
         sending = [task.id for task in tasks]
         plant.sending.update(sending)
         try:
-            known = await plant.store.enqueue(plant.project_id, tasks, key)
+            known = await plant.store.enqueue(plant.project_id, tasks, key, pipe.spec.dedup)
         except BaseException:
             counts.queued -= len(tasks)
             raise
@@ -127,6 +135,26 @@ class Intake:
             await self._refuse_removed(name, tasks)
         self._offer(name, pipe, tasks)
         return Sent(ids, sorted(known))
+
+    async def _debounce(self, pipe: Pipe, items: Sequence[Item], key: str | None) -> Sent:
+        """Send to a pipeline that debounces."""
+        name = pipe.spec.name
+        pipe.counts.queued += len(items)
+        try:
+            sent = await self._debouncer.send(
+                pipe, items, key, lambda item, wall, due: self._delayed(pipe, item, wall, due)
+            )
+        finally:
+            pipe.counts.queued -= len(items)
+        pipe.counts.queued += len(sent.new)
+        if self._plant.pipes.get(name) is not pipe:
+            await self._refuse_removed(name, sent.new)
+        self._offer(name, pipe, sent.new)
+        return Sent(sent.ids, list(range(len(items))) if sent.known else [], sent.replaced)
+
+    def _delayed(self, pipe: Pipe, item: Item, wall: float, due: float) -> Task:
+        later = Item(item.payload, due, item.key, item.cost, item.priority, item.expires_after)
+        return self._task(pipe.spec.name, later, wall, wall + pipe.spec.max_age)
 
     async def _refuse_removed(self, name: str, tasks: list[Task]) -> None:
         """Undo a send into a pipeline that was removed meanwhile. Raises `Conflict`."""

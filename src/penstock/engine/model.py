@@ -74,6 +74,7 @@ class Pipe:
     timeout: float
     counts: Counts = field(default_factory=Counts)
     paging: bool = False
+    debouncing: list[float] = field(default_factory=list)  # when sends came that are being debounced now
 
     @property
     def busy(self) -> bool:

@@ -17,7 +17,7 @@ from penstock.domain.task import State
 
 if TYPE_CHECKING:
     from penstock.domain.task import Attempt, Task
-    from penstock.engine.model import Plant
+    from penstock.engine.model import Pipe, Plant
     from penstock.engine.pump import Pump
 
 AHEAD: Final = 60.0
@@ -42,6 +42,8 @@ class Scheduler:
         self._loading = False
         self._left: set[int] = set()  # what left the heap while it was being loaded
         self._awake: set[int] = set()  # what has been woken, and is still delayed in the store
+        self._held: dict[str, list[tuple[float, int]]] = {}  # what is due, but may be replaced by a send under way
+        self._closing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._job: asyncio.Task[None] | None = None
@@ -72,15 +74,27 @@ class Scheduler:
 
     def add(self, task: Task) -> None:
         """Let a task wait until its due moment; it is in the store, or will be with the next batch."""
-        self._left.discard(task.id)
         assert task.due is not None
         if task.due <= max(self._loaded_until, self._plant.wall() + AHEAD):
+            self._left.discard(task.id)
             self._keep(task)
             self._set_timer(task.due)
         else:
             task.payload = None
             self._next_load = min(self._next_load, task.due)
             self._set_timer(self._next_load - AHEAD / 2)
+
+    def move(self, task: Task) -> None:
+        """Let a delayed task be another one with its id."""
+        self.remove(task.id)
+        self.add(task)
+
+    def written_anew(self, pipe: Pipe) -> None:
+        """Hear that a debounced send was written, or failed: what waited for that may be woken."""
+        if pipe.spec.name in self._held:
+            for entry in self._held.pop(pipe.spec.name):
+                heappush(self._heap, entry)
+            self._set_timer(self._heap[0][0])
 
     def remove(self, task_id: int) -> Task | None:
         """Take a delayed task out (it is cancelled); None if it is not in memory."""
@@ -113,9 +127,15 @@ class Scheduler:
         wall = self._plant.wall()
         due: list[Task] = []
         while self._heap and self._heap[0][0] <= wall:
-            task = self.remove(heappop(self._heap)[1])
-            if task is not None:
-                due.append(task)
+            entry = heappop(self._heap)
+            task = self._tasks.get(entry[1])
+            if task is None or task.due != entry[0]:  # it was cancelled, or moved
+                continue
+            if self._may_be_replaced(task):
+                self._held.setdefault(task.pipeline, []).append(entry)
+                continue
+            self.remove(task.id)
+            due.append(task)
         if due:
             self._wake(due)
         if self._heap:
@@ -124,6 +144,11 @@ class Scheduler:
             self._job = asyncio.get_running_loop().create_task(self._load())
         elif self._next_load < inf:
             self._set_timer(self._next_load - AHEAD / 2)
+
+    def _may_be_replaced(self, task: Task) -> bool:
+        """Say whether a send is being written that came before a task's moment, and may take its place."""
+        pipe = self._plant.pipes.get(task.pipeline)
+        return pipe is not None and any(came < (task.due or 0.0) for came in pipe.debouncing)
 
     def _keep(self, task: Task) -> None:
         if task.id not in self._tasks and task.id not in self._left:
@@ -141,7 +166,19 @@ class Scheduler:
             task.due, task.since = None, task.due or wall
             self._awake.add(task.id)
         plant.admission.put_back(present)
+        debounced = [task.id for task in present if plant.pipes[task.pipeline].spec.debounce is not None]
+        if debounced:
+            job = asyncio.get_running_loop().create_task(self._close_windows(debounced))
+            self._closing.add(job)
+            job.add_done_callback(self._closing.discard)
         self._pump.wake()
+
+    async def _close_windows(self, ids: list[int]) -> None:
+        """Let the store know that tasks are woken: no later send may take their place, wherever the clock is set."""
+        try:
+            await self._plant.store.promote(self._plant.project_id, ids)
+        except PenstockError as error:
+            log.warning("That %d tasks are due could not be written down: %s", len(ids), error)
 
     async def _load(self) -> None:
         """Read what is due in the time ahead, a page at a time, and look when the next one after that is due."""

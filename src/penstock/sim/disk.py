@@ -34,10 +34,10 @@ READS: Final = frozenset(
     }
 )
 WRITES: Final = frozenset(
-    {"project", "enqueue", "record", "note_starts", "recover", "promote", "redrive", "discard", "apply", "add_version",
-     "write_output", "save_note", "prune"}
+    {"project", "enqueue", "debounce", "record", "note_starts", "recover", "promote", "redrive", "discard", "apply",
+     "add_version", "write_output", "save_note", "prune"}
 )  # fmt: skip
-REFUSED_WHEN_FULL: Final = frozenset({"enqueue", "apply", "add_version"})
+REFUSED_WHEN_FULL: Final = frozenset({"enqueue", "debounce", "apply", "add_version"})
 
 
 class _Operation:

@@ -221,6 +221,10 @@ def _pipeline(rng: random.Random, functions: list[str], limits: list[str]) -> Se
         settings["weight"] = rng.choice([0.5, 3])
     if rng.random() < 0.3:
         settings["batch"] = _batch(rng)
+    if rng.random() < 0.15:
+        settings["debounce"] = rng.choice(
+            ["100ms", "1s", {"wait": "2s", "most": "3s"}, {"wait": "50ms", "most": "50ms"}]
+        )
     return settings
 
 

@@ -7,57 +7,33 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from penstock.domain.errors import Conflict, DeployFailed, DiskFull, NotFound, QueueFull, Saturated, Unavailable
 from penstock.domain.specs import pipeline_spec, rate_specs
-from penstock.domain.task import Attempt
 from penstock.engine.engine import Engine
-from penstock.engine.intake import Item
+from penstock.engine.intake import Item, Sent
 from penstock.sim.compute import Machine, SimCompute
+from penstock.sim.diary import Called, Diary, Sending
 from penstock.sim.disk import SimStore
-from penstock.sim.laws import Allowance, Window, after_crash, amend
+from penstock.sim.laws import Window, after_crash, amend
 from penstock.sim.ledger import Ledger
 from penstock.sim.loop import Life, VirtualLoop, virtual_loop
 from penstock.sim.scenario import Scenario, Settings, Step
-from penstock.store.protocol import Store, StoredTask
 from penstock.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from penstock.store.protocol import Store
 
 T = TypeVar("T")
 
 WALL: Final = 1.7e9
 PATIENCE: Final = 6 * 3600.0
 """How long (virtual seconds) the work of a scenario may take after its last step before something is taken to starve."""
-
-
-@dataclass(slots=True)
-class Sending:
-    """Remember an acknowledged task; `start_by` is a wall-clock moment."""
-
-    pipeline: str
-    payload: bytes
-    cost: float
-    priority: int
-    at: float
-    delayed: bool
-    start_by: float | None = None
-
-
-@dataclass(slots=True)
-class Called:
-    """Remember a synchronous call and how it ended: an attempt, or an error."""
-
-    pipeline: str
-    payload: bytes
-    timeout: float | None
-    began: float
-    ended: float = inf
-    answer: Attempt | None = None
-    error: Exception | None = None
 
 
 @dataclass(slots=True)
@@ -68,28 +44,6 @@ class Server:
     engine: Engine
     store: SimStore
     compute: SimCompute
-
-
-@dataclass(slots=True)
-class Diary:
-    """Keep what was done to the engine, to be compared with what it made of it."""
-
-    tasks: dict[int, Sending] = field(default_factory=dict)
-    calls: list[Called] = field(default_factory=list)
-    allowances: dict[tuple[str, str], list[Allowance]] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)  # the most tasks that a call of a pipeline may ever have had
-    paused: list[tuple[str, float, float]] = field(default_factory=list)
-    resumed: list[tuple[str, float]] = field(default_factory=list)
-    asked_to_cancel: set[int] = field(default_factory=set)
-    cancelled: dict[int, float] = field(default_factory=dict)
-    redriven: set[str] = field(default_factory=set)
-    removed: set[str] = field(default_factory=set)
-    crashes: list[float] = field(default_factory=list)
-    restarts: list[float] = field(default_factory=list)
-    surprises: list[str] = field(default_factory=list)
-    stored: dict[int, StoredTask | None] = field(default_factory=dict)
-    left: list[str] = field(default_factory=list)
-    digits: int = 0
 
 
 class World:
@@ -269,6 +223,9 @@ class World:
     ) -> None:
         diary = self.diary
         items = []
+        debounce = pipeline_spec(name, self.scenario.pipelines[name]).debounce
+        if debounce is not None:
+            delay = None
         start_by = None if expires_after is None else self.wall() + (delay or 0.0) + expires_after
         for n in range(count):
             diary.digits += 1
@@ -276,14 +233,21 @@ class World:
             due = None if delay is None else self.wall() + delay
             items.append(Item(payload, due, f"{key}{n}" if key else None, cost, priority, expires_after))
         drained = self.scenario.pipelines[name].get("draining")
+        unheard = diary.unheard.setdefault(name, set())
+        unheard.update(item.payload for item in items)
+        came = self.wall()
         try:
             sent = await self.engine.intake.send(name, items)
         except (QueueFull, DiskFull, Conflict, Unavailable, NotFound) as error:
             self.ledger.note(self._loop.time(), f"sending {count} to {name} was refused: {error.code}")
             return
+        unheard.difference_update(item.payload for item in items)
         self.ledger.note(self._loop.time(), f"{count} tasks sent to {name}, from {sent.ids[0]:016x} on")
         if drained:
             diary.surprises.append(f"{name} took tasks while it drained")
+        if debounce is not None:
+            self._note_debounced(name, sent, items, came, debounce)
+            return
         for position, (task, item) in enumerate(zip(sent.ids, items, strict=True)):
             if position not in sent.duplicates:
                 diary.tasks[task] = Sending(
@@ -291,6 +255,21 @@ class World:
                 )
         if key:
             self._check_keys(name, key, sent.ids)
+
+    def _note_debounced(
+        self, name: str, sent: Sent, items: list[Item], came: float, debounce: tuple[float, float]
+    ) -> None:
+        """Note which task stands for each item now: it is what the last one says."""
+        wait, most = debounce
+        for position, (task, item) in enumerate(zip(sent.ids, items, strict=True)):
+            known = self.diary.tasks.get(task)
+            if (known is None) == (position in sent.replaced) and not self.diary.crashes:
+                self.diary.surprises.append(f"task {task:016x} was {'not ' * (known is None)}there to be replaced")
+            first = came if known is None or known.first is None else known.first
+            self.diary.tasks[task] = Sending(
+                name, item.payload, item.cost, item.priority, self._loop.time(), True,
+                first=first, due=min(came + wait, first + most),
+            )  # fmt: skip
 
     def _check_keys(self, name: str, key: str, ids: list[int]) -> None:
         known = self._keys.setdefault((name, key), [])

@@ -13,12 +13,24 @@ from typing import Any, Final
 import msgspec
 
 from penstock.domain.task import Attempt, State, Task
-from penstock.store.rows import APART, CODES, encode_attempts, encode_history, encode_tasks, encode_untraced
+from penstock.store.protocol import Standing
+from penstock.store.rows import (
+    APART,
+    CODES,
+    encode_attempts,
+    encode_history,
+    encode_replacements,
+    encode_tasks,
+    encode_untraced,
+)
 from penstock.store.session import Session
 from penstock.store.statements import Rows, join
 
 FILING: Final = 4096
 """How many tasks are filed at once."""
+
+WINDOW: Final = "debounce\n"
+"""What stands before a key while a task waits for others with it."""
 
 ALL: Final = -1
 """The position of a key that stands for all tasks of an `enqueue`."""
@@ -48,9 +60,10 @@ class Sending:
 
     rows: Rows
     keyed: Mapping[int, tuple[str, str, float, int]]
+    remember: float | None = None
 
 
-def sending(tasks: Sequence[Task], key: str | None) -> Sending:
+def sending(tasks: Sequence[Task], key: str | None, remember: float | None = None) -> Sending:
     """Return what `ENQUEUE` takes."""
     keyed = {place: (t.pipeline, t.key, t.created, t.id) for place, t in enumerate(tasks) if t.key}
     if key and tasks and not keyed:
@@ -59,7 +72,7 @@ def sending(tasks: Sequence[Task], key: str | None) -> Sending:
     elif key:
         for place, t in enumerate(tasks):
             keyed.setdefault(place, (t.pipeline, f"{key}#{place}", t.created, t.id))
-    return Sending(encode_tasks(tasks), keyed)
+    return Sending(encode_tasks(tasks), keyed, remember)
 
 
 def _enqueue(session: Session, project: int, sendings: list[Sending]) -> list[dict[int, int]]:
@@ -95,13 +108,61 @@ def _keep_keys(session: Session, project: int, sendings: list[Sending]) -> list[
         earlier = before.get(i) or first.get((pipeline, key))
         if earlier is None:
             first[pipeline, key] = task
-            added += (task, pipeline, key, created + session.key_ttl)
+            added += (task, pipeline, key, created + (sendings[n].remember or session.key_ttl))
         elif place == ALL:
             known[n] = {nth: earlier + nth for nth in range(len(sendings[n].rows))}
         else:
             known[n][place] = earlier
     session.run_rows("add_keys", Rows(4, added, {}), project)
     return known
+
+
+@dataclass(frozen=True, slots=True)
+class Debouncing:
+    """Hold the arguments of one `debounce`."""
+
+    tasks: Sequence[Task]
+    most: float
+    key: str | None
+
+    def named(self) -> list[str]:
+        """Return the keys that make the whole send safe to repeat, one for each task."""
+        return [f"{self.key}#{place}" for place in range(len(self.tasks))]
+
+
+def _debounce(session: Session, project: int, arguments: list[Debouncing]) -> list[list[Standing]]:
+    """Write each task, or replace the one whose window is open; a window is a key like any other, under a name of its own."""
+    (asked,) = arguments
+    tasks, most = asked.tasks, asked.most
+    if asked.key and (known := _known_keys(session, project, tasks, asked.named())):
+        return [[Standing(known[place], 0.0, known=True) for place in range(len(tasks))]]
+    windows = [WINDOW + (task.key or "") for task in tasks]
+    looked_for = [v for i, task in enumerate(tasks, 1) for v in (i, task.pipeline, windows[i - 1], task.created)]
+    answers = session.run_rows("open_windows", Rows(4, looked_for, {}), project)
+    opened = {place: (task, float(created)) for answer in answers for place, task, created in _decode(answer)}
+    standings: list[Standing] = []
+    kept: list[Any] = []
+    for place, task in enumerate(tasks):
+        earlier, created = opened.get(place, (task.id, task.created))
+        due = min(task.due or 0.0, created + most)
+        standings.append(Standing(earlier, due, place in opened))
+        kept += (earlier, task.pipeline, windows[place], max(due, created + most))
+    new = [task for place, task in enumerate(tasks) if place not in opened]
+    session.run_rows("enqueue", encode_tasks(new), project)
+    _count_fresh(session, project, [task.id for task in new], [task.pipeline for task in new])
+    session.run_rows("replace", encode_replacements([(tasks[place], standings[place]) for place in opened]), project)
+    if asked.key:
+        for task, name, standing in zip(tasks, asked.named(), standings, strict=True):
+            kept += (standing.id, task.pipeline, name, task.created + session.key_ttl)
+    session.run_rows("add_keys", Rows(4, kept, {}), project)
+    return [standings]
+
+
+def _known_keys(session: Session, project: int, tasks: Sequence[Task], keys: Sequence[str]) -> dict[int, int]:
+    """Return the tasks that keys stand for, by position."""
+    flat = [v for i, (t, key) in enumerate(zip(tasks, keys, strict=True), 1) for v in (i, t.pipeline, key, t.created)]
+    answers = session.run_rows("known_keys", Rows(4, flat, {}), project)
+    return {place: task for answer in answers for place, task in _decode(answer)}
 
 
 def _count_fresh(session: Session, project: int, ids: list[int], pipelines: list[str]) -> None:
@@ -230,6 +291,7 @@ def _prune(session: Session, project: int, arguments: list[tuple[Sequence[int], 
     return [went]
 
 
+DEBOUNCE: Final = Verb(_debounce, sends=True)
 ENQUEUE: Final = Verb(_enqueue, joined=True, free=True, sends=True)
 RECORD: Final = Verb(_record, joined=True)
 NOTE_STARTS: Final = Verb(_joined_rows("note_starts"), joined=True)

@@ -122,6 +122,19 @@ class Line:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Say which task stands for one that was debounced, and when it is due.
+
+    `replaced` says that it was there before, `known` that the whole send was, which then changed nothing.
+    """
+
+    id: int
+    due: float
+    replaced: bool = False
+    known: bool = False
+
+
 class Store(Protocol):
     """Keep what must survive. All verbs are coroutines; reads see every write that was awaited before them."""
 
@@ -143,13 +156,26 @@ class Store(Protocol):
         """Return the id of a project, making it if it is new."""
 
     # tasks ------------------------------------------------------------------------------------------------------------
-    async def enqueue(self, project: int, tasks: Sequence[Task], key: str | None = None) -> Mapping[int, int]:
+    async def enqueue(
+        self, project: int, tasks: Sequence[Task], key: str | None = None, remember: float | None = None
+    ) -> Mapping[int, int]:
         """Write new tasks, `delayed` if they have a `due` moment, else `queued`.
 
         Returns {position in `tasks`: id of the earlier task} for those whose (pipeline, key) was already known; these
-        were not written. Keys are remembered for `key_ttl` seconds of the adapter's settings after they were first seen.
+        were not written. Keys are remembered for `remember` seconds after they were first seen, or else for `key_ttl` seconds
+        of the adapter's settings.
         `key` is one for all of them, whose ids must follow each other: if it is known, nothing is written. It does not
         touch tasks with keys of their own, and stands for as many tasks as came with it.
+        """
+
+    async def debounce(
+        self, project: int, tasks: Sequence[Task], most: float, key: str | None = None
+    ) -> list[Standing]:
+        """Write new delayed tasks of one pipeline, each with another key (None is one too); return what stands for each.
+
+        Where an earlier one with that key is delayed, not due yet and never tried, that one stays, with its id: it gets the
+        payload, cost and priority of the new one and is due when that is, but at most `most` seconds after it was created
+        itself; the moments of its end move with it. `key` makes it safe to repeat the whole send, as with `enqueue`.
         """
 
     async def record(self, project: int, attempts: Sequence[Attempt]) -> None:

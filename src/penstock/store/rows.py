@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.domain.task import Attempt, Outcome, State, Task
-from penstock.store.protocol import Line, StoredAttempt, StoredTask
+from penstock.store.protocol import Line, Standing, StoredAttempt, StoredTask
 from penstock.store.statements import Rows
 
 FRESH: Final = 1
@@ -69,6 +69,16 @@ def encode_tasks(tasks: Sequence[Task]) -> Rows:
     if None in bodies:
         raise ValueError("A task whose payload is on disk cannot be sent anew: read its payload first.")
     return Rows(11, flat, {9: bodies})
+
+
+def encode_replacements(pairs: Sequence[tuple[Task, Standing]]) -> Rows:
+    """Return tasks that take the place of earlier ones as rows of `replace`; the moments of their end move with their due."""
+    flat: list[Any] = []
+    for task, standing in pairs:
+        sooner = (task.due or 0.0) - standing.due
+        start_by = -1.0 if task.start_by is None else task.start_by - sooner
+        flat += (standing.id, -task.priority, task.cost, standing.due, task.expires - sooner, start_by, 0, 0)
+    return Rows(8, flat, {6: [task.payload for task, _ in pairs]})
 
 
 def encode_attempts(attempts: Iterable[Attempt]) -> tuple[Rows, list[Attempt], list[Attempt]]:

@@ -16,7 +16,7 @@ from penstock.store import configuring as c
 from penstock.store import operations as o
 from penstock.store import rows
 from penstock.store.disk import Ballast, DirectoryLock, sync
-from penstock.store.protocol import Change, Kind, Line, StoredObject, StoredTask, Version, Write
+from penstock.store.protocol import Change, Kind, Line, Standing, StoredObject, StoredTask, Version, Write
 from penstock.store.readers import Reader, Readers
 from penstock.store.session import Session
 from penstock.store.statements import Rows
@@ -175,10 +175,19 @@ class SqliteStore:
         return found
 
     # tasks --------------------------------------------------------------------------------------------------------------
-    async def enqueue(self, project: int, tasks: Sequence[Task], key: str | None = None) -> Mapping[int, int]:
+    async def enqueue(
+        self, project: int, tasks: Sequence[Task], key: str | None = None, remember: float | None = None
+    ) -> Mapping[int, int]:
         """Write new tasks; return the earlier tasks of those whose key was known, by position."""
-        known: Mapping[int, int] = await self._write.do(o.ENQUEUE, project, o.sending(tasks, key))
+        known: Mapping[int, int] = await self._write.do(o.ENQUEUE, project, o.sending(tasks, key, remember))
         return known
+
+    async def debounce(
+        self, project: int, tasks: Sequence[Task], most: float, key: str | None = None
+    ) -> list[Standing]:
+        """Write new delayed tasks, or put them in the place of earlier ones with their keys."""
+        standings: list[Standing] = await self._write.do(o.DEBOUNCE, project, o.Debouncing(tasks, most, key))
+        return standings
 
     async def record(self, project: int, attempts: Sequence[Attempt]) -> None:
         """Write what became of tasks."""

@@ -13,6 +13,15 @@ SELECT
 FROM {rows} AS v
 WHERE v.id <> 0;
 
+-- name: replace
+-- rows: id rank cost due expires start_by start size
+UPDATE tasks
+SET
+    rank = v.rank, cost = v.cost, due = v.due, expires = v.expires, start_by = nullif(v.start_by, -1.0),
+    payload = substr(?2, v.start, v.size)
+FROM {rows} AS v
+WHERE tasks.project = ?1 AND tasks.id = v.id AND tasks.state = 0;
+
 -- name: record
 -- rows: id state outcome attempts interruptions started finished due version start size
 UPDATE tasks
@@ -94,6 +103,14 @@ SELECT json_group_array(json_array(v.place - 1, keys.task))
 FROM {rows} AS v
 CROSS JOIN keys ON keys.project = ?1 AND keys.pipeline = v.pipeline AND keys.key = v.key AND keys.expires > v.created
 WHERE v.place <> 0;
+
+-- name: open_windows
+-- rows: place pipeline key at
+SELECT json_group_array(json_array(v.place - 1, id, exact(created)))
+FROM {rows} AS v
+CROSS JOIN keys ON keys.project = ?1 AND keys.pipeline = v.pipeline AND keys.key = v.key
+CROSS JOIN tasks ON tasks.project = ?1 AND tasks.id = keys.task
+WHERE v.place <> 0 AND tasks.state = 0 AND tasks.outcome IS NULL AND tasks.due > v.at;
 
 -- name: add_keys
 -- rows: task pipeline key expires
