@@ -17,6 +17,7 @@ from benchmarks.table import Line, page
 
 PROGRAMS = (
     "limits",
+    "adaptive",
     "keys",
     "pipelines",
     "blocked",

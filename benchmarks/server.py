@@ -34,7 +34,11 @@ class Server:
 
     def deploy(self, function: str, **settings: Any) -> None:
         """Deploy the handlers of `tasks.py` as a function; they note what they do in the folder that BENCH_RECORDS names."""
-        env = {name: os.environ[name] for name in ("BENCH_RECORDS", "BENCH_RECEIVER") if name in os.environ}
+        env = {
+            name: os.environ[name]
+            for name in ("BENCH_RECORDS", "BENCH_RECEIVER", "BENCH_SERVICE")
+            if name in os.environ
+        }
         self.client.function(function).deploy(TASKS, env=env, **settings)
 
     def settled(self, pipeline: str, tasks: int, timeout: float = 60.0) -> dict[str, int]:

@@ -46,7 +46,7 @@ CURVE: Final = 0.1
 PROOF: Final = 200
 """Accepted calls that growth takes to its rest, for each call that the last fall has cost."""
 
-PAUSES: Final = 20.0
+PAUSES: Final = 30.0
 """Growth takes this many times as long as the last pause was, so that pauses cost little throughput."""
 
 DEAR: Final = 60.0
