@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from penstock.domain.admission import Admission
 from penstock.domain.explain import reason
 from penstock.domain.forecast import (
+    BATCHED,
     COUNTED,
     DEPENDS,
     EXPIRES,
@@ -29,7 +30,7 @@ from penstock.domain.forecast import (
     forecast,
 )
 from penstock.domain.limits import EXACT, Gate
-from penstock.domain.specs import PipelineSpec, RateSpec
+from penstock.domain.specs import BatchSpec, PipelineSpec, RateSpec
 from penstock.domain.task import Task
 
 START = 50_000.0
@@ -92,7 +93,7 @@ class Bench:
             admitted = self.admission.admit(self.now, self.wall, 7)
             self.expired |= {task.id for task in admitted.expired}
             for start in admitted.starts:
-                self.began[start.task.id] = self.now
+                self.began |= {task.id: self.now for task in start.tasks}
                 order = self.orders[start.task.id]
                 heappush(self._events, (self.now + order.delay, start.task.id, "started", start))
                 heappush(self._events, (self.now + max(order.work, order.delay), start.task.id, "worked", start))
@@ -280,6 +281,27 @@ def test_nothing_starts_before_its_lower_bound(
     bench.hold_against(told, exactly=False)
 
 
+@given(
+    limits=st.lists(rates(), max_size=2),
+    batch=st.builds(BatchSpec, st.integers(1, 5), st.sampled_from([0.0, 0.5, 4.0])),
+    history=orders(most=12),
+    pause=st.sampled_from([0.0, 0.5]),
+    waiting=orders(),
+    most=st.sampled_from([1, FEW, PLAYED]),
+)
+def test_no_batch_starts_before_its_lower_bound(
+    limits: list[RateSpec], batch: BatchSpec, history: list[Order], pause: float, waiting: list[Order], most: int
+) -> None:
+    bench = Bench()
+    bench.pipeline("a", limits, batch=batch)
+    bench.send("a", history)
+    bench.run_until(bench.now + pause)
+    bench.send("a", waiting)
+    told = bench.forecasts("a", most)
+    bench.run_until(inf)
+    bench.hold_against(told)
+
+
 # examples -------------------------------------------------------------------------------------------------------------
 def told(bench: Bench, *places: int, **given: Any) -> list[tuple[float | None, str]]:
     found = [forecast(bench.admission, "a", place, bench.now, bench.wall, **given) for place in places]
@@ -360,3 +382,10 @@ def test_what_expires_or_could_never_pass_is_told_no_moment() -> None:
     bench.pipeline("a", [RateSpec(5, 1.0, meter="cost")])
     assert told(bench, 1, 2)[0] == (None, IMPOSSIBLE)
     assert told(bench, 1, 2)[1][1] == f"a task ahead of it: {IMPOSSIBLE}"
+
+
+def test_full_batches_bound_those_behind_them() -> None:
+    bench = Bench()
+    bench.pipeline("a", [RateSpec(1, 1.0)], batch=BatchSpec(10, 5.0))
+    bench.send("a", [Order()] * 110)
+    assert told(bench, 9, 10, 99) == [(1.0, BATCHED), (2.0, BATCHED), (10.0, BATCHED)]

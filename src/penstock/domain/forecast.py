@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from penstock.domain.limits import EXACT, Gate
 from penstock.domain.pipeline import IDLE, PAUSED
+from penstock.domain.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from penstock.domain.admission import Admission
     from penstock.domain.limits import Rate
     from penstock.domain.pipeline import Pipeline
-    from penstock.domain.task import Task
 
 PLAYED: Final = 3 * EXACT
 """Starts that are played one by one: three rounds of the largest rate whose dates are all kept."""
@@ -50,6 +50,10 @@ RECKONED: Final = "it is far ahead, and was not played start by start"
 LEARNS: Final = "how much downstream takes is being learned"
 BATCHED: Final = "it goes in a batch with others"
 EXPIRY: Final = "tasks ahead of it expire before that"
+
+
+FREE: Final = Task(0, "", None, created=0.0, expires=inf, cost=0.0)
+"""What stands for a batch whose size and cost are not known before it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +87,11 @@ def forecast(
     pipeline = admission.pipelines[name]
     if pipeline.place is PAUSED:
         return Forecast(None, "the pipeline is paused")
-    if pipeline.batch is not None:  # how many a start takes, and when it is ripe, is decided as it comes
-        return Forecast(max(now, *(gate.held_until for gate in pipeline.gates), -inf), BATCHED)
     tasks = pipeline.queue.first(min(place + 1, most * LOOKED))
     play = _Play(pipeline, now, wall, room or Room())
-    play.run(tasks[:most])
-    return play.played(place) if place < len(play.starts) else play.reckoned(place, tasks[len(play.starts) :])
+    if pipeline.batch is not None:
+        return play.batched(place, tasks, pipeline.batch.size, most)
+    return play.told(place, tasks, most)
 
 
 class _Play:
@@ -118,6 +121,25 @@ class _Play:
         self._exact = maxsize  # how many places are known for certain
         if because := _doubt(pipeline):
             self._doubt(because, 0)
+
+    def told(self, place: int, tasks: Sequence[Task], most: int) -> Forecast:
+        """Return when the task at a place starts, given the first tasks, of which at most `most` are played."""
+        most = min(
+            most, 2 * PLAYED // max(1, len(self._rates))
+        )  # a few milliseconds of work, however many rates there are
+        self.run(tasks[:most])
+        return self.played(place) if place < len(self.starts) else self.reckoned(place, tasks[len(self.starts) :])
+
+    def batched(self, place: int, tasks: Sequence[Task], size: int, most: int) -> Forecast:
+        """Return when a task starts that goes in a batch: as if all before it were full, ripe, and free of cost."""
+        self._doubt(BATCHED, 0)
+        batches = place // size
+        at = self.told(batches, [FREE] * min(batches + 1, most), most).at
+        assert at is not None, "what costs nothing and never expires starts"
+        at = min(at, *map(self._expiry, tasks[:place]), inf)
+        if len(tasks) > place and self._expiry(tasks[place]) <= at:
+            return Forecast(None, EXPIRES)
+        return Forecast(at, self._because)
 
     def run(self, tasks: Iterable[Task]) -> None:
         """Start tasks as admission does."""
