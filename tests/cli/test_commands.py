@@ -210,7 +210,7 @@ class TestTasks:
         assert server.asked[1].json() == {"ids": ["01"]}
 
 
-FORETOLD = {"state": "queued", "waits_for": "the limit 'provider': its rate", "kind": "limit", "limit": "provider"}
+FORETOLD = {"state": "queued", "waits_for": "the rate of the limit 'provider'", "kind": "limit", "limit": "provider"}
 
 
 class TestListing:

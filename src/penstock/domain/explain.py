@@ -30,9 +30,12 @@ def reason(admission: Admission, name: str, now: float) -> Reason:
         return _at_rest(pipeline)
     head = pipeline.queue.head()
     cost = 1.0 if head is None else head.cost if pipeline.batch is None else pipeline.next_load(-inf).cost
+    blocking = [found for gate in pipeline.gates if (found := _at_gate(pipeline, gate, now, cost)) is not None]
+    if blocking:
+        return max(blocking, key=_weight)
     for gate in pipeline.gates:
-        if (found := _at_gate(pipeline, gate, now, cost)) is not None:
-            return found
+        if gate.waiters is not None and gate.waiters.count:
+            return Reason("limit", f"others that wait at the limit '{gate.name}'", gate.name)
     if pipeline.slots.free <= 0:
         function = pipeline.slots.name.split("@")[0].split("#")[0]
         return Reason("instances", f"all instances of '{function}' are busy or starting", function)
@@ -47,20 +50,23 @@ def _at_rest(pipeline: Pipeline) -> Reason:
     return Reason("nothing", "nothing waits")
 
 
+def _weight(blocking: Reason) -> tuple[bool, float]:
+    """Return by what the one of several that binds is found: it lasts longest, or nobody knows how long."""
+    return blocking.kind == "held", inf if blocking.until is None else blocking.until
+
+
 def _at_gate(pipeline: Pipeline, gate: Gate, now: float, cost: float) -> Reason | None:
     own = gate is pipeline.own
-    whose = "its own" if own else f"the limit '{gate.name}':"
-    name = None if own else gate.name
+    name, its = (None, "its own ") if own else (gate.name, "the ")
+    of = "" if own else f" of the limit '{gate.name}'"
     if gate.held_until > now:
         what = "the pipeline" if own else f"the limit '{gate.name}'"
         return Reason("held", f"downstream asked {what} to wait", name, gate.held_until)
-    learned = " learned" if gate.adaptive is not None else ""
+    learned = "" if gate.adaptive is None else "learned "
     if gate.concurrency is not None and gate.in_use >= gate.concurrency:
-        return Reason("concurrency" if own else "limit", f"{whose}{learned} concurrency of {gate.concurrency}", name)
+        return Reason("concurrency" if own else "limit", f"{its}{learned}concurrency of {gate.concurrency}{of}", name)
     at = gate.copy().ready_at(now, cost)
     if at > now:
-        pace = f" rate, {gate.adaptive.learned.pace} now" if gate.adaptive is not None else " rate"
-        return Reason("rate" if own else "limit", f"{whose}{learned}{pace}", name, None if at == inf else at)
-    if gate.waiters is not None and gate.waiters.count:
-        return Reason("limit", f"others that wait at the limit '{gate.name}'", gate.name)
+        pace = "" if gate.adaptive is None else f", {gate.adaptive.learned.pace} now"
+        return Reason("rate" if own else "limit", f"{its}{learned}rate{of}{pace}", name, None if at == inf else at)
     return None
