@@ -28,6 +28,7 @@ PROGRAMS = (
     "latency",
     "coldstart",
     "idle",
+    "update",
     "store",
     "instances",
 )
