@@ -166,13 +166,17 @@ class Configurer:
     # carrying out ---------------------------------------------------------------------------------------------------
     async def _carry_out(self, plan: Plan, tasks: Removal) -> list[Change]:
         """Carry a plan out. New settings of a function that has code are a new version, which has to import too."""
-        self._check_pins(plan)
-        draining = self._check_removals(plan, tasks)
-        steps = [
-            self._drain(step) if step.name in draining and step.kind == "pipeline" else step for step in plan.steps
+        await _in_slices(self._check_pins(plan))
+        closed = [
+            self._plant.pipes[step.name] for step in plan.steps if step.kind == "pipeline" and step.action == "remove"
         ]
         flips: list[Flip] = []
         try:
+            for pipe in closed:  # what is sent from now on is refused, not taken and then discarded
+                pipe.closed = True
+            steps: Sequence[Step] = plan.steps
+            if draining := self._check_removals(plan, tasks):
+                steps = [self._drain(one) if one.name in draining and one.kind == "pipeline" else one for one in steps]
             for step in steps:
                 function = self._plant.functions.get(step.name) if step.kind == "function" else None
                 live = None if function is None else function.live
@@ -187,11 +191,15 @@ class Configurer:
             for flip in flips:
                 self._versions.forget(flip)
             raise
+        finally:
+            for pipe in closed:
+                pipe.closed = False
 
-    def _check_pins(self, plan: Plan) -> None:
+    def _check_pins(self, plan: Plan) -> Generator[None, None, None]:
         """Refuse pins to versions that there are not. Raises `InvalidSettings`."""
         mistakes = []
         for step in plan.steps:
+            yield
             pin = step.settings.get("version") if step.kind == "pipeline" and step.settings is not None else None
             if step.settings is None or pin is None:
                 continue
@@ -237,9 +245,10 @@ class Configurer:
     async def _write(self, steps: Sequence[Step], flips: Sequence[Flip]) -> list[Change]:
         """Write a change in one transaction, and then make it so: from there on nothing can fail."""
         plant = self._plant
-        if any(step.name in self._left and step.action == "create" for step in steps):
+        if self._left and any(step.name in self._left and step.action == "create" for step in steps):
             await self._discard_left()
-        writes = [Write(step.kind, step.name, step.action, step.settings, step.before, step.after) for step in steps]
+        writes: list[Write] = []
+        await _in_slices(_add_writes(writes, steps))
         live = {flip.version.function: flip.version.number for flip in flips}
         wall = plant.wall()
         changes = await plant.store.apply(plant.project_id, writes, wall, live) if writes or live else []
@@ -284,9 +293,12 @@ class Configurer:
                 async with self._lock:
                     pipe = self._plant.pipes.get(name)
                     if pipe is not None and pipe.leaving and not pipe.busy:
+                        pipe.closed = True
                         plan = await _in_slices(plan_removal_in_steps(self._current, "pipeline", name))
                         await self._write(plan.steps, ())
             except PenstockError as error:
+                if (pipe := self._plant.pipes.get(name)) is not None:
+                    pipe.closed = False
                 log.warning("The pipeline '%s' is done and could not be removed yet: %s", name, error)
                 await asyncio.sleep(LATER)
             else:
@@ -327,6 +339,12 @@ class Configurer:
             return rows
         await self.changed.wait(rung, wait)
         return await store.changes(project, after, limit)
+
+
+def _add_writes(writes: list[Write], steps: Sequence[Step]) -> Generator[None, None, None]:
+    for step in steps:
+        writes.append(Write(step.kind, step.name, step.action, step.settings, step.before, step.after))
+        yield
 
 
 async def _in_slices(steps: Generator[None, None, T]) -> T:

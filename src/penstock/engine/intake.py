@@ -196,6 +196,8 @@ class Intake:
             raise DiskFull(
                 "The disk is full: nothing new is taken until there is room. Nothing that was taken is lost."
             )
+        if pipe.closed:
+            raise Conflict(f"The pipeline '{pipe.spec.name}' is being removed and takes no more tasks.")
         if pipe.spec.draining:
             raise Conflict(f"The pipeline '{pipe.spec.name}' drains: it takes no more tasks until it is resumed.")
 

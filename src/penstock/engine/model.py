@@ -75,6 +75,7 @@ class Pipe:
     counts: Counts = field(default_factory=Counts)
     paging: bool = False
     debouncing: list[float] = field(default_factory=list)  # when sends came that are being debounced now
+    closed: bool = False  # it is being removed
 
     @property
     def busy(self) -> bool:
