@@ -21,12 +21,17 @@ _files: dict[int, int] = {}  # by process id: workers fork after this module was
 
 def record(number: int, start: float) -> None:
     """Append that the task of this number started then and ends now."""
+    append(RECORD.pack(number, start, time.monotonic()))
+
+
+def append(records: bytes) -> None:
+    """Append packed records."""
     process = os.getpid()
     file = _files.get(process)
     if file is None:
         path = os.path.join(os.environ["BENCH_RECORDS"], f"{process}.{time.monotonic_ns()}")
         file = _files[process] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.write(file, RECORD.pack(number, start, time.monotonic()))
+    os.write(file, records)
 
 
 def payload(number: int) -> dict[str, Any]:
@@ -53,6 +58,12 @@ async def noop(event: dict[str, Any], context: Any) -> None:  # noqa: ARG001
 def noop_sync(event: dict[str, Any], context: Any) -> None:  # noqa: ARG001
     """Do nothing in a thread of the instance."""
     record(event["i"], time.monotonic())
+
+
+def noop_batch(events: list[dict[str, Any]], context: Any) -> None:  # noqa: ARG001
+    """Do nothing with a batch, and note each of its tasks."""
+    now = time.monotonic()
+    append(b"".join([RECORD.pack(event["i"], now, now) for event in events]))
 
 
 async def echo(event: Any, context: Any) -> Any:  # noqa: ARG001
