@@ -19,6 +19,7 @@ from tests.conformance.compute_world import (
     Body,
     Heard,
     LocalWorld,
+    batch_of,
     blueprint,
     exercise,
     result_of,
@@ -466,6 +467,35 @@ def test_bytes_that_are_no_frames_end_the_instance(tmp_path: Path) -> None:
         instance = compute.launch(blueprint("handler"))
         instance.run([run_of(1)])
         assert "broke the protocol" in (await heard.exit_of(instance)).detail
+
+    with_code(tmp_path, code, body)
+
+
+@pytest.mark.parametrize("parts", [[], [(0, b"1")], [(0, b"1")] * 3])
+def test_an_end_that_does_not_tell_of_each_task_of_a_batch_ends_the_instance(
+    tmp_path: Path, parts: list[tuple[int, bytes]]
+) -> None:
+    code = f"""
+        import os
+        from penstock.runtime import wire
+        def handler(event, context):
+            body = wire.encode_parts({parts})
+            frame = wire.encode_end(1, wire.PARTS, 0.0, 0.0, None, "", len(body), body)
+            for name in os.listdir("/proc/self/fd"):
+                try:
+                    if os.readlink(f"/proc/self/fd/{{name}}").startswith("socket:"):
+                        os.write(int(name), frame)
+                except OSError:
+                    pass
+            import time
+            time.sleep(3600)
+    """
+
+    async def body(compute: Compute, heard: Heard) -> None:
+        instance = compute.launch(blueprint("handler"))
+        instance.run([batch_of(1, "one", "two")])
+        assert "with 2 tasks" in (await heard.exit_of(instance)).detail
+        assert not heard.ends
 
     with_code(tmp_path, code, body)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from penstock.domain.admission import Admission
 from penstock.domain.limits import Gate
-from penstock.domain.pipeline import ROUNDING, Pipeline, Start
+from penstock.domain.pipeline import EARLY, ROUNDING, Pipeline, Start
 from penstock.domain.specs import BatchSpec, PipelineSpec, RateSpec
 from penstock.domain.task import Task
 from penstock.sim.laws import Allowance, Window, amend, concurrency_breaches, rate_breaches
@@ -230,7 +230,7 @@ class Bench:
         batch = self.specs[name].batch
         if batch is None or len(tasks) >= batch.size:
             return True
-        return min(task.since for task in tasks) + batch.wait <= self.wall + slack
+        return min(min(task.since + batch.wait, task.expires - EARLY) for task in tasks) <= self.wall + slack
 
     def check_batch(self, name: str, tasks: list[Task], *, cut: bool) -> None:
         """Check that no start has too many tasks, and that none went early for which there was still room.

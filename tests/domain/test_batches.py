@@ -1,13 +1,16 @@
 """Batches: what one start takes, and when; the laws in random worlds are in `test_admission`."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
+from tests.domain.test_admission import Bench as Shared
+from tests.domain.test_admission import Chance
 
 from penstock.domain.admission import Admission
 from penstock.domain.explain import reason
 from penstock.domain.forecast import BATCHED, forecast
-from penstock.domain.pipeline import MOST_BYTES
+from penstock.domain.pipeline import EARLY, MOST_BYTES
 from penstock.domain.specs import BatchSpec, PipelineSpec, RateSpec
 from penstock.domain.task import Task
 
@@ -141,12 +144,29 @@ def test_a_suspect_goes_alone_and_at_once() -> None:
     assert bench.starts(100.0) == [[3]]
 
 
-def test_what_expires_while_its_batch_fills_up_is_told_in_time() -> None:
+@pytest.mark.parametrize("deadline", ["expires", "start_by"])
+def test_nothing_expires_for_want_of_company(deadline: str) -> None:
     bench = Bench(size=3, wait=100.0)
-    bench.send(1, expires=WALL + 5.0)
+    options: dict[str, Any] = {deadline: WALL + 50.0}
+    bench.send(1, **options)
     assert bench.starts() == []
-    assert bench.admission.next_wakeup() == pytest.approx(5.0)
-    assert [task.id for task in bench.admission.admit(5.0, WALL + 5.0).expired] == [1]
+    assert bench.admission.next_wakeup() == pytest.approx(50.0 - EARLY)
+    bench.send(1, start_by=WALL + 5.0)
+    assert bench.starts(1.0) == []
+    assert bench.admission.next_wakeup() == pytest.approx(5.0 - EARLY)
+    assert bench.starts(4.99) == [[1, 2]]
+
+
+def test_what_has_expired_is_not_taken_along() -> None:
+    bench = Bench(size=4, wait=100.0, concurrency=1)
+    bench.send(4)
+    (start,) = bench.admission.admit(0.0, WALL).starts
+    bench.send(1)
+    bench.send(1, expires=WALL + 5.0)
+    bench.send(2)
+    bench.admission.finish(start, 0.0)
+    assert bench.starts(6.0) == [[5]]
+    assert bench.admission.admit(6.0, WALL + 6.0).expired == []
 
 
 def test_priority_decides_who_goes_first_not_when() -> None:
@@ -204,3 +224,15 @@ def test_a_forecast_promises_nothing_but_a_lower_bound() -> None:
     told = forecast(bench.admission, "p", 5, 1.0, WALL + 1.0)
     assert told.because == BATCHED
     assert told.at == pytest.approx(61.0), "two starts at least, were the first one now"
+
+
+def test_batches_and_single_tasks_behind_few_slots_get_as_much_done() -> None:
+    bench = Shared(Chance(work=(0.01, 0.01)))
+    bench.provide(1)
+    bench.pipeline("single")
+    bench.pipeline("batched", batch=BatchSpec(10, 1.0))
+    for name in ("single", "batched"):
+        bench.send(name, 3000)
+    bench.run(10.0, check=False)
+    done = Counter(task.pipeline for task in bench.finished)
+    assert 0.8 < done["batched"] / done["single"] < 1.25

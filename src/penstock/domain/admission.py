@@ -161,7 +161,7 @@ class Admission:
                 pipeline.own.use_up(now)
 
     # tasks --------------------------------------------------------------------------------------------------------
-    def offer(self, name: str, tasks: Iterable[Task]) -> None:
+    def offer(self, name: str, tasks: Sequence[Task]) -> None:
         """Let new tasks of one pipeline wait; those for which memory has no room stay in the store only."""
         pipeline = self.pipelines[name]
         queue = pipeline.queue
@@ -170,8 +170,8 @@ class Admission:
         for task in tasks:
             queue.offer(task, most)
         self._bytes += queue.bytes - before
-        if pipeline.ripens and not pipeline.is_full:  # the moment of the oldest is known, and these are younger
-            self._look_hungry(pipeline)
+        if pipeline.ripens and not pipeline.is_full and not any(task.start_by for task in tasks):
+            self._look_hungry(pipeline)  # the moment of the oldest is known, and these are younger
         else:
             self._fed(pipeline, head)
 

@@ -27,6 +27,10 @@ ROUNDING: Final = 1e-6
 """What a difference of two wall-clock moments may be wrong by, as floats of this century (seconds)."""
 
 
+EARLY: Final = 0.05
+"""How long (seconds) before a task of it would expire a batch goes, whole or not."""
+
+
 class Load(NamedTuple):
     """Say what the next start takes: how many tasks, what they cost together, and how long they wait for others still."""
 
@@ -103,21 +107,22 @@ class Pipeline:
         impossible because of its neighbours. One that may have ended its instance goes alone.
         """
         assert self.batch is not None
-        count, cost, bytes_, oldest = 0, 0.0, 0, inf
-        most = self.most_cost()
+        count, cost, bytes_, ripe = 0, 0.0, 0, inf
+        most, wait = self.most_cost(), self.batch.wait
         for task in self.queue:
             size = task.size if task.payload is None else len(task.payload)
             crowded = count == self.batch.size or bytes_ + size > MOST_BYTES or cost + task.cost > most
-            if count and (crowded or task.apart or (task.start_by or task.expires) <= wall):
+            expires = task.start_by or task.expires
+            if count and (crowded or task.apart or expires <= wall):
                 return Load(count, cost)
             count, cost, bytes_ = count + 1, cost + task.cost, bytes_ + size
             if task.apart:
                 return Load(count, cost)
-            oldest = min(oldest, task.since)
+            ripe = min(ripe, task.since + wait, expires - EARLY)
         if count == self.batch.size:
             return Load(count, cost)
-        left = oldest + self.batch.wait - wall
-        return Load(count, cost, 0.0 if left < ROUNDING else min(left, self.batch.wait))
+        left = ripe - wall
+        return Load(count, cost, 0.0 if left < ROUNDING else min(left, wait))
 
 
 class Start:
