@@ -21,6 +21,7 @@ from penstock.domain.forecast import (
     EXPIRES,
     FEW,
     IMPOSSIBLE,
+    INSTANCES,
     LEARNS,
     LOOKED,
     PLAYED,
@@ -359,7 +360,14 @@ def test_without_instances_it_is_a_lower_bound() -> None:
     bench = Bench()
     bench.pipeline("a", slots=1)
     bench.send("a", [Order(work=9.0)] * 3)
-    assert told(bench, 0) == [(0.0, "instances are busy or starting")]
+    assert told(bench, 0) == [(0.0, INSTANCES)]
+
+
+def test_a_start_that_is_due_now_needs_an_instance_now() -> None:
+    bench = Bench()
+    bench.pipeline("a", [RateSpec(3, 1.0, "window", 3)], slots=1)
+    bench.admission.offer("a", [Task(n, "a", b"", created=bench.wall, expires=bench.wall + 9) for n in (1, 2, 3, 4)])
+    assert told(bench, 0, 1, 3) == [(0.0, ""), (0.0, INSTANCES), (1.0, INSTANCES)]
 
 
 def test_what_is_on_disk_is_counted() -> None:

@@ -47,6 +47,7 @@ IMPOSSIBLE: Final = "it costs more than a limit ever lets pass"
 DEPENDS: Final = "it depends on how long tasks run"
 COUNTED: Final = "there are too many ahead of it to look at each"
 RECKONED: Final = "it is far ahead, and was not played start by start"
+INSTANCES: Final = "instances are busy or starting"
 LEARNS: Final = "how much downstream takes is being learned"
 BATCHED: Final = "it goes in a batch with others"
 EXPIRY: Final = "tasks ahead of it expire before that"
@@ -117,6 +118,7 @@ class _Play:
         free = (gate.concurrency - gate.in_use for gate in gates if gate.concurrency is not None)
         most = min(room.tasks, *free, inf)
         self._room = inf if most >= _most_at_once(self._rates, room.longest) else most
+        self._free = pipeline.slots.free
         self._because = ""
         self._exact = maxsize  # how many places are known for certain
         if because := _doubt(pipeline):
@@ -149,6 +151,8 @@ class _Play:
                 self._doubt(DEPENDS, place)
             gone = max(at, self._expiry(task))
             start = self._ready(max(at, self._opens), task.cost, gone)
+            if start <= self._now and place >= self._free:
+                self._doubt(INSTANCES, place)
             self.starts.append(start)
             self.gone.append(gone)
             if start == inf:
@@ -265,7 +269,7 @@ def _doubt(pipeline: Pipeline) -> str:
             return "the starts of tasks that were just admitted are not known yet"
     waiters = pipeline.slots.waiters
     if waiters is not None and waiters.count:
-        return "instances are busy or starting"
+        return INSTANCES
     return ""
 
 
