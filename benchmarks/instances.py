@@ -17,6 +17,7 @@ from benchmarks.harness import Figure, cpu_seconds, percentile, program, scratch
 from penstock.compute.instances import LocalInstance
 from penstock.compute.local import LocalCompute
 from penstock.compute.protocol import Blueprint, End, Exit, Instance, PipelineContext, Run
+from penstock.runtime.wire import Request
 
 CODE = """
 def noop(event, context):
@@ -57,6 +58,9 @@ class Driver:
             instance.run(self.runs(len(ends)))
         elif not self.awaited:
             self.done.set()
+
+    def asked(self, instance: Instance, requests: Sequence[Request]) -> None:
+        """Do nothing: these handlers ask for nothing."""
 
     def ready(self, instance: Instance, at: float) -> None: ...
     def started(self, instance: Instance, starts: Sequence[tuple[int, float]]) -> None: ...

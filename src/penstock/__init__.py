@@ -9,15 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penstock.client import AsyncClient, Client
-    from penstock.runtime.errors import Throttled
+    from penstock.runtime.errors import CostTooHigh, HoldAndWait, LimitError, Throttled, UnknownLimit
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "Throttled", "__version__"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "CostTooHigh",
+    "HoldAndWait",
+    "LimitError",
+    "Throttled",
+    "UnknownLimit",
+    "__version__",
+]
 
 _HOME = {
     "AsyncClient": "penstock.client",
     "Client": "penstock.client",
+    "CostTooHigh": "penstock.runtime.errors",
+    "HoldAndWait": "penstock.runtime.errors",
+    "LimitError": "penstock.runtime.errors",
     "Throttled": "penstock.runtime.errors",
+    "UnknownLimit": "penstock.runtime.errors",
 }
 
 

@@ -1,11 +1,12 @@
 """The functions that the tests deploy."""
 
+import asyncio
 import os
 import time
 import urllib.request
 from typing import Any
 
-from penstock import Throttled
+from penstock import LimitError, Throttled
 
 
 def echo(event: Any, context: Any) -> Any:
@@ -74,3 +75,55 @@ def calls(event: Any, context: Any) -> int:
     """Call a URL, and let what its library raises pass."""
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(event) as answer:
         return int(answer.status)
+
+
+def acquires(event: Any, context: Any) -> list[float]:
+    """Take from a limit's rate some times; return the moments of going on."""
+    moments = []
+    for _ in range(event["times"]):
+        context.acquire(event["limit"], event.get("cost", 1))
+        moments.append(time.monotonic())
+    return moments
+
+
+async def acquires_async(event: Any, context: Any) -> list[float]:
+    async def acquire() -> float:
+        await context.acquire(event["limit"], event.get("cost", 1))
+        return time.monotonic()
+
+    return list(await asyncio.gather(*(acquire() for _ in range(event["times"]))))
+
+
+def holds(event: Any, context: Any) -> list[float]:
+    """Hold a slot, until there is a file if one is named; return from when until when."""
+    with context.slot(event["limit"]):
+        begun = time.monotonic()
+        time.sleep(0.005)
+        while "until" in event and not os.path.exists(event["until"]):
+            time.sleep(0.005)
+        return [begun, time.monotonic()]
+
+
+async def holds_async(event: Any, context: Any) -> list[float]:
+    async with context.slot(event["limit"]):
+        begun = time.monotonic()
+        await asyncio.sleep(0.005)
+        return [begun, time.monotonic()]
+
+
+def nests(event: Any, context: Any) -> str:
+    """Take a slot within a slot, which is refused; return what was said."""
+    with context.slot(event[0]):
+        try:
+            with context.slot(event[1]):
+                return ""
+        except LimitError as error:
+            return f"{type(error).__name__}: {error}"
+
+
+def spends(event: Any, context: Any) -> float:
+    """Tell another cost; return the moment of the start."""
+    begun = time.monotonic()
+    if event is not None:
+        context.spent(event)
+    return begun

@@ -11,7 +11,7 @@ from penstock.compute.protocol import Compute, Ending
 from penstock.sim.compute import Machine, SimCompute
 from penstock.sim.ledger import Ledger
 from penstock.sim.loop import run
-from penstock.sim.script import Act, Call, Delays, Script, Spread, error
+from penstock.sim.script import Act, Call, Delays, Script, Spread, Take, error
 
 Answer = Callable[[Any, Call], Act]
 
@@ -58,6 +58,9 @@ ANSWERS: dict[str, Answer] = {
     "throttle": lambda event, _call: Act(
         0.001, Ending.THROTTLED, error("Throttled", "later"), retry_after=event, limit="provider"
     ),
+    "acquire": lambda event, _call: Act(0.001, body=_body("went on"), takes=(Take("provider", event),)),
+    "hold": lambda _event, _call: Act(0.001, body=_body("held"), takes=(Take("database", hold=0.0),)),
+    "spend": lambda event, _call: Act(0.001, spends=event),
     "exit": lambda event, _call: Act(0.001, crash=event),
     "crash": lambda _event, _call: Act(0.001, crash=-11),
     "sleep": lambda event, _call: Act(event, grace=None),

@@ -10,6 +10,8 @@ from tests.conformance.compute_sim import SimWorld
 
 from penstock.compute.local import LocalCompute
 from penstock.compute.protocol import Blueprint, Compute, End, Entry, Exit, Instance, PipelineContext, Run
+from penstock.runtime import wire
+from penstock.runtime.wire import Request
 
 HANDLERS = """
 import asyncio, ctypes, os, sys, threading, time
@@ -59,6 +61,34 @@ async def not_json_async(event, context):
 
 def throttle(event, context):
     raise penstock.Throttled(retry_after=event, limit="provider")
+
+
+def acquire(event, context):
+    context.acquire("provider", cost=event)
+    return "went on"
+
+
+async def acquire_async(event, context):
+    await context.acquire("provider", cost=event)
+    return "went on"
+
+
+def hold(event, context):
+    with context.slot("database"):
+        return "held"
+
+
+async def hold_async(event, context):
+    async with context.slot("database"):
+        return "held"
+
+
+def spend(event, context):
+    context.spent(event)
+
+
+async def spend_async(event, context):
+    context.spent(event)
 
 
 def exit(event, context):
@@ -136,6 +166,7 @@ class Heard:
         self.ends: dict[int, End] = {}
         self.order: list[tuple[str, int]] = []
         self.starts: dict[int, float] = {}
+        self.requests: list[Request] = []
         self.exits: dict[int, list[Exit]] = {}
         self.texts: list[tuple[int, int, str, str]] = []
         self.alive: set[int] = set()
@@ -152,6 +183,11 @@ class Heard:
         for attempt, at in starts:
             self.starts[attempt] = at
             self.order.append(("started", attempt))
+
+    def asked(self, instance: Instance, requests: Sequence[Request]) -> None:
+        self._note(instance, "asked")
+        self.requests += requests
+        self.order += [("asked", request.attempt) for request in requests]
 
     def finished(self, instance: Instance, ends: Sequence[End]) -> None:
         self._note(instance, "finished")
@@ -188,6 +224,15 @@ class Heard:
                 await self._changed.wait()
 
         await asyncio.wait_for(wait(), PATIENCE)
+
+    def takes(self, attempt: int) -> list[wire.Take]:
+        """Return what an attempt has asked of limits so far."""
+        return [one for one in self.requests if isinstance(one, wire.Take) and one.attempt == attempt]
+
+    async def take_of(self, attempt: int, number: int = 1) -> wire.Take:
+        """Return what an attempt asks, when it has asked that often."""
+        await self.until(lambda: len(self.takes(attempt)) >= number)
+        return self.takes(attempt)[number - 1]
 
     async def end_of(self, *attempts: int) -> list[End]:
         """Return the ends of attempts, when they have ended."""
@@ -258,6 +303,11 @@ def exercise(world: World, folder: Path, body: Body, code: str = HANDLERS) -> He
 def blueprint(handler: str, slots: int = 1, **more: Any) -> Blueprint:
     """Return a blueprint of a handler in the suite's bundle."""
     return Blueprint("default", "suite", 3, "bundle", f"handlers:{handler}", slots=slots, **more)
+
+
+def granted(take: wire.Take) -> wire.Answer:
+    """Return the answer that lets a handler go on."""
+    return wire.Answer(take.attempt, take.number, wire.GRANTED, "")
 
 
 def run_of(attempt: int, event: Any = None, **more: Any) -> Run:

@@ -14,11 +14,13 @@ from tests.conformance.compute_world import (
     Heard,
     blueprint,
     exercise,
+    granted,
     result_of,
     run_of,
 )
 
 from penstock.compute.protocol import Compute, Ending, ImportFailed, PipelineContext
+from penstock.runtime import wire
 
 Exercise = Callable[[Body], Heard]
 WAYS = [("echo", 1), ("echo_async", 1), ("echo", 4), ("echo_async", 4)]
@@ -106,6 +108,69 @@ def test_a_payload_that_is_not_json_is_an_error(run: Exercise) -> None:
         assert bad.ending is Ending.ERROR
         assert "payload is not JSON" in result_of(bad)["message"]
         assert fine.ending is Ending.OK
+
+    run(body)
+
+
+@pytest.mark.parametrize(("handler", "slots"), [("acquire", 1), ("acquire", 4), ("acquire_async", 4)])
+def test_who_acquires_goes_on_when_that_is_granted_and_tells_when(run: Exercise, handler: str, slots: int) -> None:
+    async def body(compute: Compute, heard: Heard) -> None:
+        instance = compute.launch(blueprint(handler, slots))
+        instance.run([run_of(1, 2.5)])
+        take = await heard.take_of(1)
+        assert (take.slot, take.cost, take.limit) == (False, 2.5, "provider")
+        compute.ping(instance)
+        await heard.until(lambda: heard.answered)
+        assert not heard.ends
+        instance.answer([granted(take)])
+        (end,) = await heard.end_of(1)
+        assert result_of(end) == "went on"
+        took = [one for one in heard.requests if isinstance(one, wire.Took)]
+        assert {(one.attempt, one.number) for one in took} == {(1, take.number)}
+        assert end.started <= took[-1].at
+        assert heard.order.index(("asked", 1)) < heard.order.index(("finished", 1))
+
+    run(body)
+
+
+@pytest.mark.parametrize(("handler", "slots"), [("hold", 1), ("hold", 4), ("hold_async", 4)])
+def test_a_slot_is_given_back(run: Exercise, handler: str, slots: int) -> None:
+    async def body(compute: Compute, heard: Heard) -> None:
+        instance = compute.launch(blueprint(handler, slots))
+        instance.run([run_of(1)])
+        take = await heard.take_of(1)
+        assert (take.slot, take.limit) == (True, "database")
+        instance.answer([granted(take)])
+        await heard.end_of(1)
+        assert heard.requests == [take, wire.Give(1, take.number)]
+
+    run(body)
+
+
+@pytest.mark.parametrize(("handler", "slots"), [("spend", 1), ("spend", 4), ("spend_async", 4)])
+def test_what_was_spent_is_told_before_the_end(run: Exercise, handler: str, slots: int) -> None:
+    async def body(compute: Compute, heard: Heard) -> None:
+        instance = compute.launch(blueprint(handler, slots))
+        instance.run([run_of(1, 812)])
+        await heard.end_of(1)
+        assert heard.requests == [wire.Spent(1, 812.0)]
+
+    run(body)
+
+
+def test_a_cancellation_ends_the_wait_for_a_limit(run: Exercise) -> None:
+    async def body(compute: Compute, heard: Heard) -> None:
+        instance = compute.launch(blueprint("acquire_async", 4))
+        instance.run([run_of(1, 1)])
+        take = await heard.take_of(1)
+        instance.cancel([1])
+        (end,) = await heard.end_of(1)
+        assert end.ending is Ending.CANCELLED
+        assert heard.requests == [take, wire.Give(1, take.number)]
+        instance.answer([granted(take)])  # it crossed the cancellation: nobody hears it
+        instance.run([run_of(2, 1)])
+        instance.answer([granted(await heard.take_of(2))])
+        await heard.end_of(2)
 
     run(body)
 

@@ -30,7 +30,8 @@ from penstock.domain.forecast import (
     Room,
     forecast,
 )
-from penstock.domain.limits import EXACT, Gate
+from penstock.domain.limits import Gate
+from penstock.domain.rates import EXACT
 from penstock.domain.specs import BatchSpec, PipelineSpec, RateSpec
 from penstock.domain.task import Task
 

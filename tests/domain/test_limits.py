@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.domain import limits
-from penstock.domain.limits import CATCH_UP, EXACT, Gate, Rate
+from penstock.domain import rates
+from penstock.domain.limits import Gate
+from penstock.domain.rates import CATCH_UP, EXACT, Rate
 from penstock.domain.specs import RateSpec
 from penstock.sim.laws import exceeded
 
@@ -33,7 +34,7 @@ def specs(draw: st.DrawFn, style: str | None = None) -> RateSpec:
 def _nothing_to_reserve() -> Iterator[None]:
     """Let long periods need no blocks on disk here: `test_reserving` is about these."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "LONG", inf)
+        patch.setattr(rates, "LONG", inf)
         yield
 
 

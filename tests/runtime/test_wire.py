@@ -11,6 +11,7 @@ from penstock.runtime.wire import Decoder, Frame, WireError
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
 MOMENTS = st.floats(allow_nan=False)
+COSTS = st.floats(0, allow_nan=False, allow_infinity=False)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 BODIES = st.binary(max_size=300)
 INLINE = BODIES.map(lambda body: (len(body), body))
@@ -36,6 +37,11 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(wire.Started, U64, MOMENTS),
     st.builds(_end, st.tuples(U64, st.integers(0, 4), MOMENTS, MOMENTS, st.none() | MOMENTS, TEXT), INLINE | LONG),
     st.builds(wire.Log, U64, st.integers(0, 2), TEXT),
+    st.builds(wire.Take, U64, U32, st.booleans(), COSTS.filter(bool), TEXT),
+    st.builds(wire.Answer, U64, U32, st.integers(0, 4), TEXT),
+    st.builds(wire.Took, U64, U32, MOMENTS),
+    st.builds(wire.Give, U64, U32),
+    st.builds(wire.Spent, U64, COSTS),
     st.builds(wire.Stop),
     st.builds(wire.Ping),
     st.builds(wire.Pong, MOMENTS),
@@ -124,3 +130,19 @@ def test_parts_come_out_as_they_went_in(parts: list[tuple[int, bytes]]) -> None:
 def test_what_is_no_parts_is_refused_and_nothing_else(garbage: bytes) -> None:
     with contextlib.suppress(WireError):
         assert wire.encode_parts(wire.decode_parts(garbage)) == garbage
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        wire.encode_take(1, 1, False, 0.0, "l"),
+        wire.encode_take(1, 1, False, math.nan, "l"),
+        wire.encode_take(1, 1, False, math.inf, "l"),
+        wire.encode_answer(1, 1, 5, ""),
+        wire.encode_spent(1, -1.0),
+        wire.encode_spent(1, math.nan),
+    ],
+)
+def test_costs_that_are_none_are_no_frames(frame: bytes) -> None:
+    with pytest.raises(WireError):
+        Decoder().feed(frame)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.compute.protocol import Blueprint, End, Ending, Exit, ImportFailed, Instance, PipelineContext, Run
+from penstock.runtime.wire import Request
 from penstock.sim.compute import Machine, SimCompute
 from penstock.sim.ledger import Fate, Ledger
 from penstock.sim.loop import Life, run, virtual_loop
@@ -54,6 +55,10 @@ class Heard:
     def started(self, instance: Instance, starts: Sequence[tuple[int, float]]) -> None:
         for attempt, at in starts:
             self._add("started", instance.id, attempt, at)
+
+    def asked(self, instance: Instance, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._add("asked", instance.id, request.attempt, request)
 
     def finished(self, instance: Instance, ends: Sequence[End]) -> None:
         for end in ends:

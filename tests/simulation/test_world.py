@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from penstock.domain import limits, retry
-from penstock.domain.limits import Gate, Rate
+from penstock.domain.lending import Lending
+from penstock.domain.limits import Gate
+from penstock.domain.rates import Rate
 from penstock.domain.task import Outcome
 from penstock.engine.deadlines import Deadlines
 from penstock.engine.expiry import Expiry
@@ -155,6 +157,18 @@ def forget_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "encode_replacements", lambda pairs: encode_replacements([]))
 
 
+def lend_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gate, "is_full", False)
+
+
+def lend_without_charge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lending, "went_on", lambda self, ask, at: self.give(ask))
+
+
+def forget_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lending, "end", lambda self, start, at: None)
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
@@ -172,6 +186,9 @@ def forget_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
         (start_late, "had to be by"),
         (forget_the_last, "its result is not its payload"),
         (wake_while_a_send_is_written, "still has"),
+        (lend_to_all, "concurrency of limit"),
+        (lend_without_charge, "rate of limit"),
+        (forget_what_is_held, "still"),
     ],
 )
 def test_a_broken_engine_is_caught(

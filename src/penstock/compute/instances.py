@@ -87,6 +87,10 @@ class LocalInstance:
             self._sending.drop(attempt)
         self._connection.send(b"".join([wire.encode_cancel(attempt) for attempt in attempts]))
 
+    def answer(self, answers: Sequence[wire.Answer]) -> None:
+        """Answer what executions have asked of limits."""
+        self._connection.send(b"".join([wire.encode_answer(*answer) for answer in answers]))
+
     def stop(self) -> None:
         """Let it end by itself when it has finished what it has."""
         if not self._stopped:
@@ -135,6 +139,7 @@ class LocalInstance:
         """Act on the frames of one read: each kind of event is told once, for all of them."""
         ends: list[End] = []
         starts: list[tuple[int, float]] = []
+        requests: list[wire.Request] = []
         for frame in frames:
             if isinstance(frame, wire.End):
                 if frame.size == len(frame.body):
@@ -143,6 +148,8 @@ class LocalInstance:
                     self._arriving.expect(frame)
             elif isinstance(frame, wire.Started):
                 starts.append((frame.attempt, frame.at))
+            elif isinstance(frame, (wire.Take, wire.Took, wire.Give, wire.Spent)):
+                requests.append(frame)
             elif isinstance(frame, wire.Log):
                 if starts:
                     self._listener.started(self, starts)
@@ -152,6 +159,8 @@ class LocalInstance:
                 self._take_other(frame, ends)
         if starts:
             self._listener.started(self, starts)
+        if requests:
+            self._listener.asked(self, requests)
         if ends:
             self._listener.finished(self, ends)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from penstock.runtime.wire import Answer, Request
 from penstock.runtime.wire import Entry as Entry  # noqa: PLC0414 - part of this contract
 
 
@@ -138,6 +139,9 @@ class Instance(Protocol):
     def cancel(self, attempts: Sequence[int]) -> None:
         """Cancel executions: an async handler gets CancelledError; nothing happens to a sync one that has started."""
 
+    def answer(self, answers: Sequence[Answer]) -> None:
+        """Answer what executions have asked of limits; those that have ended meanwhile do not hear it."""
+
     def stop(self) -> None:
         """Let it end by itself when it has finished what it has. It gets no more `run` after this."""
 
@@ -155,6 +159,12 @@ class Listener(Protocol):
         """Hear (attempt, moment) of handlers that started, for executions that are `dated`.
 
         No handler starts after its moment. An attempt may be told of again with a later one, which counts then.
+        """
+
+    def asked(self, instance: Instance, requests: Sequence[Request]) -> None:
+        """Hear what running executions ask of limits and tell of them, in the order of asking.
+
+        Every `Take` wants one answer. No handler goes on after the moment of its `Took`, which may be told again, later.
         """
 
     def finished(self, instance: Instance, ends: Sequence[End]) -> None:

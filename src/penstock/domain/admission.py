@@ -11,6 +11,7 @@ from itertools import islice
 from math import inf
 
 from penstock.domain.fairness import ALONE, TIERS, WaitQueue
+from penstock.domain.lending import Lending
 from penstock.domain.limits import Door, Gate, Slots
 from penstock.domain.moments import ALARM, ELDER
 from penstock.domain.pipeline import IDLE, OWN, PAUSED, READY, WAITING, Admitted, Pipeline, Start
@@ -36,6 +37,7 @@ class Admission:
         self._bytes = 0
         self._places = Places()
         self.short = self._places.short
+        self.lending = Lending(self._places, self.unreserved)
         self._typical = 1.0  # the cost of a usual task, to size turns with
 
     # configuration ------------------------------------------------------------------------------------------------
@@ -115,7 +117,7 @@ class Admission:
 
     def accepted(self, start: Start, sent: float, now: float) -> None:
         """Hear that downstream has taken a task that was sent at a moment: gates learn from it."""
-        for gate in start.gates:
+        for gate in dict.fromkeys((*start.gates, *start.acquired)) if start.acquired else start.gates:
             if gate.refusals or gate.adaptive is not None:
                 gate.accepted(sent, now)
 
@@ -271,6 +273,7 @@ class Admission:
         What is left over is there at the next call, which `next_wakeup` asks for at once."""
         result = Admitted(most)
         self._pass_moments(now, wall, result)
+        self.lending.serve(now, result.lent)
         while not result.full:
             if self._places.open:
                 gate = next(iter(self._places.open))
@@ -398,7 +401,10 @@ class Admission:
             return slots, inf
         for gate in (via, *pipeline.gates) if isinstance(via, Gate) else pipeline.gates:
             kept_for = gate.mark
-            if gate is not via and kept_for is not pipeline and gate.waiters is not None and gate.waiters.count:
+            waited_for = (
+                gate is not via and kept_for is not pipeline and gate.waiters is not None and gate.waiters.count
+            )
+            if gate.asks or waited_for:
                 return gate, now
             at = gate.ready_at(now, cost)
             if at > now:

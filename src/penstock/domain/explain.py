@@ -65,6 +65,8 @@ def _at_gate(pipeline: Pipeline, gate: Gate, now: float, cost: float) -> Reason 
     learned = "" if gate.adaptive is None else "learned "
     if gate.concurrency is not None and gate.in_use >= gate.concurrency:
         return Reason("concurrency" if own else "limit", f"{its}{learned}concurrency of {gate.concurrency}{of}", name)
+    if gate.asks:
+        return Reason("limit", f"running tasks that ask for the limit '{gate.name}' go first", gate.name)
     at = gate.copy().ready_at(now, cost)
     if at > now:
         pace = "" if gate.adaptive is None else f", {gate.adaptive.learned.pace} now"

@@ -16,16 +16,17 @@ from math import ceil, inf
 from sys import maxsize
 from typing import TYPE_CHECKING, Final
 
-from penstock.domain.limits import EXACT, Gate
+from penstock.domain.limits import Gate
 from penstock.domain.pipeline import IDLE, PAUSED
+from penstock.domain.rates import EXACT
 from penstock.domain.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from penstock.domain.admission import Admission
-    from penstock.domain.limits import Rate
     from penstock.domain.pipeline import Pipeline
+    from penstock.domain.rates import Rate
 
 PLAYED: Final = 3 * EXACT
 """Starts that are played one by one: three rounds of the largest rate whose dates are all kept."""
@@ -265,6 +266,8 @@ def _doubt(pipeline: Pipeline) -> str:
     for gate in pipeline.gates:
         if len(gate.users) > CROWD or any(other is not pipeline and _waits(other) for other in gate.users):
             return f"other pipelines use the limit '{gate.name}'"
+        if gate.asks:
+            return f"running tasks take from the limit '{gate.name}' first"
         if gate.undated_tasks and gate.rates:
             return "the starts of tasks that were just admitted are not known yet"
     waiters = pipeline.slots.waiters

@@ -1,197 +1,24 @@
-"""Limits: strict sliding rates with pacing, and concurrency, joined in gates that pipelines pass through.
-
-The law of a rate `n per period`: in any half-open window of `period`, at most n starts. A unit is *charged* when a
-task is admitted and *dated* when its handler has started; it can be used again one period after that date. So the law
-is stated at handler start, and delays on the way cannot break it.
+"""Limits: rates and concurrency, joined in gates that pipelines pass through.
 
 Moments are monotonic seconds. Nothing here reads a clock.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from copy import copy, deepcopy
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from penstock.domain.adaptive import SOON, Adaptive
+from penstock.domain.rates import LONG, Rate, period_of
 from penstock.domain.retry import hold_for
 
 if TYPE_CHECKING:
     from penstock.domain.adaptive import Learned
+    from penstock.domain.asks import Asks
     from penstock.domain.fairness import WaitQueue
     from penstock.domain.pipeline import Pipeline
     from penstock.domain.settings import RateSpec
-
-CATCH_UP: Final = 0.050
-"""How late (seconds) a paced start may be and still not delay the ones after it: lateness is not lost throughput."""
-
-ROUNDING: Final = 1e-7
-"""Seconds added to every period: sums of moments are rounded, and not even the last digit of a float may break the law."""
-
-LONG: Final = 60.0
-"""From this period on (seconds), what a rate has used outlives a crash: units are reserved on disk before they are used."""
-
-WALL_ROUNDING: Final = 1e-6
-"""What a difference of two wall-clock moments may be wrong by, as floats of this century (seconds)."""
-
-EXACT: Final = 128
-"""Up to this many units per period every date is kept; above, dates are merged into runs of `period / 256`."""
-
-
-class Rate:
-    """Allow n units in any window of `period`, paced evenly (`smooth`) or as they come (`window`).
-
-    The pacing is a GCRA (ITU-T I.371) whose theoretical arrival time may lag behind by `CATCH_UP`; the law is a log of
-    dates, run-length merged and rounded up, so that its size is bounded whatever n is.
-    """
-
-    __slots__ = (
-        "_asked", "_dated", "_grain", "_paced", "_runs", "_tat", "burst", "interval", "metered", "n", "period", "reserved",
-        "smooth", "written",
-    )  # fmt: skip
-
-    def __init__(self, spec: RateSpec) -> None:
-        self._runs: deque[list[float]] | None = (
-            None  # [first date, last date, units]; None costs an idle pipeline nothing
-        )
-        self._dated = 0.0
-        self._tat = -inf
-        self._paced = 0.0  # the units by which the last start moved `_tat`
-        self.interval = 0.0
-        self.reserved = 0.0  # units of a long period that may be charged before another block of them is on disk
-        self.written = 0.0  # the size of the next block, as it was written down
-        self._asked = 1.0  # the most units that a task has asked for
-        self.configure(spec)
-
-    def configure(self, spec: RateSpec) -> None:
-        """Change the rate in place: what was used stays used, so a lower rate holds from the next start on.
-
-        The next start is paced by the new rate: a raise is felt at once."""
-        self.n = spec.n
-        self.period = _period(spec)
-        before, self.interval = self.interval, self.period / spec.n
-        self._tat += self._paced * (self.interval - before)
-        self.smooth = spec.style == "smooth"
-        self.burst = (spec.burst - 1) * self.interval if spec.burst > 1 else 0.0
-        self.metered = spec.meter == "cost"
-        self._grain = 0.0 if spec.n <= EXACT else self.period / 256
-
-    def copy(self) -> Rate:
-        """Return one that goes its own way from here on."""
-        twin = copy(self)
-        twin.inherit(self)
-        return twin
-
-    def inherit(self, other: Rate) -> None:
-        """Take over the dates of a rate that this one replaces."""
-        self._runs = None if other._runs is None else deque([list(run) for run in other._runs])
-        self._dated = other._dated
-
-    def keep_dates(self) -> None:
-        """Merge dates no more from here on, whatever n is."""
-        self._grain = 0.0
-
-    def ready_at(self, now: float, units: float, charged: float) -> float:
-        """Return when `units` can be taken, `now` at the earliest; inf while that depends on something else."""
-        self._asked = max(self._asked, units)
-        if units > self.reserved and self.period >= LONG:
-            return inf
-        missing = units - self._free(now, charged)
-        at = max(now, self._tat - self.burst) if self.smooth else now
-        if missing <= 0:
-            return at
-        for _first, last, count in self._runs or ():
-            missing -= count
-            if missing <= 0:
-                return max(at, last + self.period)
-        return inf
-
-    def room(self, now: float, charged: float) -> float:
-        """Return how many units can be taken now, one after the other."""
-        free = self._free(now, charged)
-        if self.period >= LONG:
-            free = min(free, self.reserved)
-        if not self.smooth:
-            return free
-        if self._tat == -inf:
-            paced = 1 + self.burst / self.interval
-        else:
-            paced = (max(now - self._tat, -inf) + self.burst) / self.interval + 1
-        return min(free, max(0.0, paced))
-
-    def take(self, now: float, units: float) -> None:
-        """Pace what follows; the units themselves are counted by the gate until they are dated."""
-        self.reserved -= units
-        if self.smooth:
-            self._tat = max(self._tat, now - CATCH_UP) + units * self.interval
-            self._paced = units
-
-    def paced(self, units: float) -> float:
-        """Return the moment before which pacing lets nothing start once `units` more were taken; -inf if it never does."""
-        return self._tat + units * self.interval - self.burst if self.smooth else -inf
-
-    def date(self, at: float, units: float) -> None:
-        """Note that `units` were used by a handler that started at a moment."""
-        runs = self._runs
-        if runs is None:
-            runs = self._runs = deque()
-        self._dated += units
-        if runs:
-            run = runs[-1]
-            # Dates may arrive out of order; taking the later one is on the safe side of the law.
-            if at <= run[1] or at - run[0] <= self._grain:
-                run[1] = max(run[1], at)
-                run[2] += units
-                return
-        runs.append([at, at, units])
-
-    def redate(self, before: float, at: float, units: float) -> None:
-        """Move the date of `units` to a later moment. What has run out by now stays so, and is used anew."""
-        found = None
-        for run in reversed(self._runs or ()):
-            if run[1] < before:
-                break
-            found = run
-        if found is not None:
-            found[2] -= units
-            self._dated -= units
-        self.date(at, units)
-
-    @property
-    def block(self) -> float:
-        """Return how many units of a long period are reserved at once: 2 % of them, a task's worth at least."""
-        return max(self.n / 50, self._asked)
-
-    def runs_out(self) -> bool:
-        """Say whether another block of a long period should be reserved."""
-        return self.period >= LONG and self.reserved < max(self.block / 2, self._asked)
-
-    def use_up(self, now: float) -> None:
-        """Behave as if all units had just been used: what a crash forgot cannot be exceeded then."""
-        self._runs = deque([[now, now, float(self.n)]])
-        self._dated = float(self.n)
-        self._tat, self._paced = now + self.interval, 1.0
-
-    def dates(self, now: float) -> list[list[float]]:
-        """Return what still counts, as [seconds ago, units] pairs, to be kept over a clean stop."""
-        self._free(now, 0.0)
-        return [[now - last, units] for _first, last, units in self._runs or ()]
-
-    def restore(self, now: float, dates: list[list[float]], away: float) -> None:
-        """Take back what `dates` returned, `away` seconds later."""
-        for ago, units in dates:
-            self.date(now - ago - away + WALL_ROUNDING, units)
-
-    def _free(self, now: float, charged: float) -> float:
-        runs = self._runs
-        if runs:
-            oldest = now - self.period
-            while runs and runs[0][1] <= oldest:
-                self._dated -= runs.popleft()[2]
-            if not runs:
-                self._dated = 0.0
-        return self.n - self._dated - charged
 
 
 class Used(NamedTuple):
@@ -206,13 +33,14 @@ class Used(NamedTuple):
 class Gate:
     """Join the rates and the concurrency that one name stands for: a pipeline's own, a shared limit's, a function's.
 
-    A task takes from all of them or from none. `in_use` counts running tasks, `undated` those among them whose start has
-    not been reported (as tasks and as cost). The wait queue of a gate belongs to admission.
+    A task takes from all of them or from none. `in_use` counts running tasks, and the units that are lent to others;
+    `undated` what was let pass by the rates and whose moment has not been reported (as tasks and as cost). The wait queue
+    of a gate belongs to admission, those who ask there while they run belong to lending.
     """
 
     __slots__ = (
-        "adaptive", "concurrency", "held_until", "in_use", "long", "mark", "name", "owner", "rates", "refusals", "refused_at",
-        "undated_cost", "undated_tasks", "users", "waiters", "wakes_at",
+        "adaptive", "asks", "concurrency", "held_until", "in_use", "long", "mark", "name", "owner", "rates", "refusals",
+        "refused_at", "stalled", "undated_cost", "undated_tasks", "users", "waiters", "wakes_at",
     )  # fmt: skip
 
     def __init__(
@@ -238,6 +66,8 @@ class Gate:
         self.undated_tasks = 0
         self.undated_cost = 0.0
         self.waiters: WaitQueue[Pipeline] | None = None  # made when something first waits here
+        self.asks: Asks | None = None  # running tasks that ask here, made likewise
+        self.stalled = 0  # tasks among those in use that wait for a unit of another gate
         self.wakes_at = inf
         self.users: dict[Pipeline, None] = {}  # the pipelines that pass a shared limit
         if rates or adaptive:
@@ -252,7 +82,7 @@ class Gate:
         fresh = []
         for spec in rates:
             metered = spec.meter == "cost"
-            rate = old.pop((_period(spec), metered), None)
+            rate = old.pop((period_of(spec), metered), None)
             if rate is not None:
                 rate.configure(spec)
             else:
@@ -277,7 +107,7 @@ class Gate:
         twin = copy(self)
         twin.rates = tuple(rate.copy() for rate in self.rates)
         twin.adaptive = deepcopy(self.adaptive)
-        twin.waiters = None
+        twin.waiters = twin.asks = None
         return twin
 
     def most_cost(self) -> float:
@@ -288,6 +118,15 @@ class Gate:
         """Return when a task of this cost may pass, `now` at the earliest; inf while that depends on another task."""
         if self.concurrency is not None and self.in_use >= self.concurrency:
             return inf
+        return self.rates_ready_at(now, cost)
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether as many use it as may."""
+        return self.concurrency is not None and self.in_use >= self.concurrency
+
+    def rates_ready_at(self, now: float, cost: float) -> float:
+        """Return when the rates let something of this cost pass, however many run."""
         at = max(now, self.held_until)
         if self.adaptive is not None:
             at = max(at, self.adaptive.ready_at(now))
@@ -351,6 +190,10 @@ class Gate:
     def take(self, now: float, cost: float) -> None:
         """Let one task pass: charge it."""
         self.in_use += 1
+        self.charge(now, cost)
+
+    def charge(self, now: float, cost: float) -> None:
+        """Take from the rates alone."""
         if self.adaptive is not None:
             self.adaptive.take(now, cost, self.in_use)
         if self.rates:
@@ -358,6 +201,12 @@ class Gate:
             self.undated_cost += cost
         for rate in self.rates:
             rate.take(now, cost if rate.metered else 1.0)
+
+    def lend(self, now: float) -> None:
+        """Take one unit of the concurrency alone."""
+        self.in_use += 1
+        if self.adaptive is not None and not self.rates:
+            self.adaptive.take(now, 0.0, self.in_use)
 
     def date(self, at: float, cost: float) -> None:
         """Date the units of a task whose handler started at a moment."""
@@ -369,6 +218,14 @@ class Gate:
         """Date the units of a task anew: its handler started later than was told."""
         for rate in self.rates:
             rate.redate(before, at, cost if rate.metered else 1.0)
+
+    def correct(self, date: float | None, cost: float) -> None:
+        """Add to the cost of a task (negative: take away), dated at a moment or not yet."""
+        if date is None:
+            self.undated_cost += cost
+        for rate in self.rates:
+            if rate.metered:
+                rate.correct(date, cost)
 
     def undate(self, cost: float) -> None:
         """Give back units whose handler never started."""
@@ -429,7 +286,3 @@ class Slots:
 
 Door = Gate | Slots
 """What a pipeline passes: limits, and the slots of its function."""
-
-
-def _period(spec: RateSpec) -> float:
-    return spec.period + spec.margin + ROUNDING

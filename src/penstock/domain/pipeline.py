@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from penstock.domain.asks import Ask, Lent
 from penstock.domain.queue import Queue
 
 if TYPE_CHECKING:
@@ -129,10 +130,14 @@ class Start:
     """Hold what was admitted at once, and what it took; `undated` until the start of its handler is known.
 
     It has one task, or those of a batch (`batched`: the handler gets a list, be it of one). `rated` are those of its gates
-    that had rates when it was admitted: only these charge units to it, and date them.
+    that had rates when it was admitted: only these charge units to it, and date them. `cost` is what it really takes: that
+    of its tasks, until the handler tells better. `asks` is what it asked for since, and `acquired` where
+    it got something.
     """
 
-    __slots__ = ("batched", "cost", "date", "gates", "own", "pipeline", "rated", "slots", "task", "tasks", "undated")
+    __slots__ = (
+        "acquired", "asks", "batched", "cost", "date", "gates", "own", "pipeline", "rated", "slots", "task", "tasks", "undated",
+    )  # fmt: skip
 
     def __init__(self, tasks: tuple[Task, ...], cost: float, pipeline: Pipeline) -> None:
         self.task = tasks[0]
@@ -146,6 +151,8 @@ class Start:
         self.rated = tuple(gate for gate in pipeline.gates if gate.rates)
         self.date = inf  # the moment of the handler's start, as told last
         self.undated = bool(self.rated)
+        self.asks: dict[int, Ask] | None = None  # by number; made with the first
+        self.acquired: tuple[Gate, ...] = ()
 
     @property
     def dated(self) -> bool:
@@ -158,7 +165,7 @@ class Admitted:
     """Report what one call of `admit` decided: starts, tasks past their age, and tasks that could never start.
 
     `most` bounds what one call does. `tasks` counts those of the starts, `moves` pipelines that had a turn and went to wait
-    elsewhere, `passed` the moments that were reached.
+    elsewhere, `passed` the moments that were reached. `lent` is what running tasks get that asked for it.
     """
 
     most: int
@@ -166,6 +173,7 @@ class Admitted:
     tasks: int = 0
     expired: list[Task] = field(default_factory=list)
     impossible: list[tuple[Task, str]] = field(default_factory=list)
+    lent: Lent = field(default_factory=Lent)
     moves: int = 0
     passed: int = 0
 

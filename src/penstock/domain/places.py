@@ -17,7 +17,8 @@ from penstock.domain.pipeline import IDLE, MOMENT, OWN, READY, WAITING, Pipeline
 class Places:
     """Hold the ready ring, the gates that may have room, the heap of moments, and the elder.
 
-    `short` are slots that a task was refused since the caller last cleared it.
+    `short` are slots that a task was refused since the caller last cleared it, `asked` gates that may have room for those
+    who ask there.
     """
 
     def __init__(self) -> None:
@@ -26,10 +27,11 @@ class Places:
         self.elder = Elder()
         self.moments = Moments(self.elder)
         self.short: dict[str, None] = {}
+        self.asked: dict[Gate, None] = {}
 
     def next_wakeup(self) -> float | None:
         """Return the moment at which something should be looked at if nothing else happens; None for never."""
-        if self.open or self.ready.count:
+        if self.open or self.ready.count or self.asked:
             return -inf
         return self.moments.next()
 
@@ -42,7 +44,14 @@ class Places:
         if owner is not None:
             if owner.place is OWN or (sooner and owner.place is MOMENT):
                 self.make_ready(owner)
-        elif gate.waiters is not None and gate.waiters.count:
+            return
+        self._call(gate)
+        if isinstance(gate, Gate) and gate.asks:
+            self.asked[gate] = None
+
+    def _call(self, gate: Door) -> None:
+        """Let pipelines that wait at a shared gate try again."""
+        if gate.waiters is not None and gate.waiters.count:
             self.open[gate] = None
 
     def make_ready(self, pipeline: Pipeline) -> None:
@@ -140,7 +149,7 @@ class Places:
             for gate in pipeline.gates:
                 if gate.mark is pipeline:
                     gate.mark = None
-                    self.opened(gate)
+                    self._call(gate)
 
     def set_alarm(self, pipeline: Pipeline, now: float, wall: float) -> None:
         """See to it that a blocked pipeline's head expires in time."""

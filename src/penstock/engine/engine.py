@@ -16,6 +16,7 @@ from penstock.engine.deadlines import Deadlines
 from penstock.engine.debouncer import Debouncer
 from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
+from penstock.engine.lender import Lender
 from penstock.engine.model import DIRECT, Plant
 from penstock.engine.outlook import Expected, Outlook
 from penstock.engine.pruner import Pruner
@@ -71,13 +72,24 @@ class Engine:
         self.reconciler = Reconciler(plant)
         self.configurer = Configurer(plant, self.reconciler, bundles, self.recorder.catch_up)
         self.reserver = Reserver(plant)
+        self.lender = Lender(plant)
         self.pruner = Pruner(plant, keep_results)
         self.pump.join(
-            self.scaler, self.settle, self.deadlines, self.scheduler, self.reserver, self.recorder, self.withdrawals
+            self.scaler,
+            self.settle,
+            self.deadlines,
+            self.scheduler,
+            self.reserver,
+            self.recorder,
+            self.withdrawals,
+            self.lender,
         )
+        self.lender.join(self.pump)
         self.reserver.join(self.pump)
         self.recorder.join(self.pump, self.scheduler)
-        self.settle.join(self.pump, self.scaler, self.deadlines, self.scheduler, self.recorder, self.expiry)
+        self.settle.join(
+            self.pump, self.scaler, self.deadlines, self.scheduler, self.recorder, self.expiry, self.lender
+        )
         self.withdrawals.join(self.settle, self.scheduler, self.recorder, self.pump)
         self.debouncer.join(self.scheduler, self.recorder, self.expiry)
         self.expiry.join(self.recorder, self.withdrawals)
@@ -93,7 +105,7 @@ class Engine:
             self.withdrawals,
             self.debouncer,
         )
-        self.reconciler.join(self.scaler, self.scheduler, self.pump)
+        self.reconciler.join(self.scaler, self.scheduler, self.pump, self.lender)
 
     # life -----------------------------------------------------------------------------------------------------------
     async def open(self) -> None:
@@ -134,7 +146,7 @@ class Engine:
         """Stop admitting, let what runs finish for `grace` seconds, end the rest, and write everything down."""
         plant = self.plant
         plant.accepting = False
-        self.pump.halt()
+        self.pump.halt(lends=True)
         self.scheduler.close()
         self.expiry.close()
         self.pruner.close()

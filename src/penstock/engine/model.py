@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from penstock.compute.protocol import Blueprint, Compute, Instance, PipelineContext
+    from penstock.domain.limits import Gate
     from penstock.domain.pipeline import Start
     from penstock.domain.specs import FunctionSpec, PipelineSpec
     from penstock.domain.task import Attempt, Task
@@ -234,6 +235,10 @@ class Plant:
     def next_attempt(self) -> int:
         """Return a number for an attempt that no other has in this server's life."""
         return next(self._attempts)
+
+    def shared_limit(self, name: str) -> Gate | None:
+        """Return the shared limit of a name; the ceilings, which are gates too, have names with a space."""
+        return None if " " in name else self.admission.gates.get(name)
 
     def answer(self, attempt: Attempt) -> None:
         """Give a synchronous call its outcome."""

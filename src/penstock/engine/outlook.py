@@ -46,6 +46,8 @@ class Outlook:
             due = self._plant.clock() + stored.due - self._plant.wall()
             because = "its place in the queue is not known before it is due"
             return Expected(Reason("delayed", "its time has not come", until=due), None, Forecast(due, because))
+        if state is State.RUNNING and (asks := self._asks(stored.id)) is not None:
+            return asks
         pipes = self._plant.pipes
         pipe = pipes.get(stored.pipeline)
         position = await self._position(stored) if state is State.QUEUED and pipe is not None else 0
@@ -53,6 +55,18 @@ class Outlook:
             text = f"it does not wait: it is {state.value}"
             return Expected(Reason("nothing", text), None, Forecast(None, text))
         return Expected(self.waits_for(pipe), position, self._forecast(pipe, position, PLAYED))
+
+    def _asks(self, task_id: int) -> Expected | None:
+        """Return what the handler of a running task waits for, if it does."""
+        attempt = self._plant.running_attempt(task_id)
+        waiting = (
+            self._plant.admission.lending.waiting(self._plant.running[attempt].start) if attempt is not None else []
+        )
+        if not waiting:
+            return None
+        name = waiting[0].gate.name
+        text = f"it runs, and its handler waits for the limit '{name}'"
+        return Expected(Reason("limit", text, name), None, Forecast(None, text))
 
     def of_pipeline(self, pipe: Pipe, most: int = PLAYED) -> Expected:
         """Return what is expected of a pipeline and its last waiting task; `most` bounds the work."""

@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from penstock.compute.protocol import Entry, Run
+from penstock.domain.asks import Lent
 from penstock.domain.errors import PenstockError
 from penstock.domain.queue import key_of
 from penstock.engine.model import READY, Running
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from penstock.domain.pipeline import Start
     from penstock.domain.task import Task
     from penstock.engine.deadlines import Deadlines
+    from penstock.engine.lender import Lender
     from penstock.engine.model import Member, Pipe, Plant
     from penstock.engine.recorder import Recorder
     from penstock.engine.reserver import Reserver
@@ -64,6 +66,7 @@ class Pump:
         self._timer_ran = -inf
         self._jobs: set[asyncio.Task[None]] = set()
         self.halted = False
+        self._lends = True
 
     def join(
         self,
@@ -74,11 +77,12 @@ class Pump:
         reserver: Reserver,
         recorder: Recorder,
         withdrawals: Withdrawals,
+        lender: Lender,
     ) -> None:
         """Get to know the loops that starts are passed on to."""
         self._scaler, self._settle, self._deadlines = scaler, settle, deadlines
         self._scheduler, self._reserver, self._recorder = scheduler, reserver, recorder
-        self._withdrawals = withdrawals
+        self._withdrawals, self._lender = withdrawals, lender
 
     def wake(self) -> None:
         """Run once in this turn of the event loop."""
@@ -90,13 +94,12 @@ class Pump:
         """Start what may start now, ask for instances that are wanted, and set the timer for the next moment."""
         self._scheduled = False
         plant = self._plant
-        if self.halted:
-            return
         now = plant.clock()
-        if plant.store.full:
-            self._set_timer(now + FULL_PAUSE)
+        if self.halted or plant.store.full:
+            self._lend_only(now)
             return
         admitted = plant.admission.admit(now, plant.wall(), BATCH)
+        self._lender.answer(admitted.lent)
         if admitted.starts:
             self._send(admitted.starts, now)
         for task in admitted.expired:
@@ -111,13 +114,28 @@ class Pump:
         plant.admission.hungry.clear()
         self._set_timer(plant.admission.next_wakeup())
 
-    def halt(self) -> None:
-        """Start nothing more."""
-        self.halted = True
+    def _lend_only(self, now: float) -> None:
+        """Start nothing, but let what runs go on: it may end then."""
+        at = inf if self.halted else now + FULL_PAUSE
+        if self._lends:
+            lent = Lent()
+            at = min(at, self._plant.admission.lending.serve_all(now, lent))
+            self._lender.answer(lent)
+        if self.halted and self._lends and self._plant.admission.unreserved:
+            self._reserver.wake()
+        if at < inf:
+            self._set_timer(at)
+
+    def halt(self, *, lends: bool = False) -> None:
+        """Start nothing more; what runs may still take from limits if it `lends`."""
+        self.halted, self._lends = True, lends
         if self._timer is not None:
             self._timer.cancel()
+            self._timer, self._timer_at = None, inf
         for job in self._jobs:
             job.cancel()
+        if lends:
+            self.wake()
 
     # starts -------------------------------------------------------------------------------------------------------
     def _send(self, starts: list[Start], now: float) -> None:

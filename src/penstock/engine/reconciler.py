@@ -22,6 +22,7 @@ from penstock.engine.objects import Objects
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
+    from penstock.engine.lender import Lender
     from penstock.engine.model import Plant
     from penstock.engine.pump import Pump
     from penstock.engine.scaler import Scaler
@@ -43,9 +44,9 @@ class Reconciler:
         self.objects: dict[Kind, Objects] = {kind: Objects(kind) for kind in SECTIONS}
         self._contexts = count(1)
 
-    def join(self, scaler: Scaler, scheduler: Scheduler, pump: Pump) -> None:
+    def join(self, scaler: Scaler, scheduler: Scheduler, pump: Pump, lender: Lender) -> None:
         """Get to know the loops that changes are passed on to."""
-        self._scaler, self._scheduler, self._pump = scaler, scheduler, pump
+        self._scaler, self._scheduler, self._pump, self._lender = scaler, scheduler, pump, lender
 
     async def open(self) -> None:
         """Read the configuration, and how many tasks each pipeline has."""
@@ -91,7 +92,7 @@ class Reconciler:
         """Let one object go that nothing refers to any more."""
         del self.objects[kind][name]
         if kind == "limit":
-            del self._plant.admission.gates[name]
+            self._lender.forget(self._plant.admission.gates.pop(name))
         elif kind == "function":
             self._remove_pipeline(DIRECT + name)
             del self._plant.functions[name]

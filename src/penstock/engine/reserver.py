@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from penstock.domain.adaptive import Learned
 from penstock.domain.errors import PenstockError
-from penstock.domain.limits import LONG, Used
+from penstock.domain.limits import Used
+from penstock.domain.rates import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from penstock.domain.task import Task
     from penstock.engine.deadlines import Deadlines
     from penstock.engine.expiry import Expiry
+    from penstock.engine.lender import Lender
     from penstock.engine.model import Member, Pipe, Plant, Running
     from penstock.engine.pump import Pump
     from penstock.engine.recorder import Recorder
     from penstock.engine.scaler import Scaler
     from penstock.engine.scheduler import Scheduler
+    from penstock.runtime.wire import Request
 
 _OUTCOMES: Final = {
     Ending.OK: Outcome.OK,
@@ -50,10 +52,12 @@ class Settle:
         scheduler: Scheduler,
         recorder: Recorder,
         expiry: Expiry,
+        lender: Lender,
     ) -> None:
-        """Get to know the loops that outcomes are passed on to."""
+        """Get to know the loops that outcomes and requests are passed on to."""
         self._pump, self._scaler, self._deadlines = pump, scaler, deadlines
         self._scheduler, self._recorder, self._expiry = scheduler, recorder, expiry
+        self._lender = lender
 
     # what instances tell ------------------------------------------------------------------------------------------
     def ready(self, instance: Instance, at: float) -> None:
@@ -74,6 +78,10 @@ class Settle:
                 self._plant.admission.started(running.start, at)
         self._pump.wake()
 
+    def asked(self, instance: Instance, requests: Sequence[Request]) -> None:
+        """Pass on what handlers ask of limits."""
+        self._lender.asked(instance, requests)
+
     def finished(self, instance: Instance, ends: Sequence[End]) -> None:
         """Conclude executions that ended."""
         plant = self._plant
@@ -90,6 +98,7 @@ class Settle:
             count += 1
             plant.running.pop(end.attempt, None)
             self._deadlines.remove(end.attempt, running)
+            self._lender.end(running, end.finished)
             plant.admission.finish(running.start, end.started)
             taken = end.finished - end.started
             fleet.mean = taken if fleet.mean is None else fleet.mean + 0.05 * (taken - fleet.mean)
@@ -136,6 +145,7 @@ class Settle:
         for attempt, running in member.busy.items():
             plant.running.pop(attempt, None)
             self._deadlines.remove(attempt, running)
+            self._lender.end(running, now)
             # Whether the handler had started is unknown: its end is the latest it can have.
             plant.admission.finish(running.start, (running.started or now) if member.reads else None)
         for running in left:
@@ -174,6 +184,8 @@ class Settle:
         """
         running = self._plant.running[attempt]
         tasks = running.leave(None if task_id is None else {task_id})
+        if not running.tasks:
+            self._lender.withdraw(running)
         offset = self._plant.wall() - self._plant.clock()
         if outcome is Outcome.TIMEOUT:
             body = _error("Timeout", f"The task took longer than its timeout of {running.timeout:g} s and was ended.")

@@ -24,6 +24,7 @@ class Channel:
         self._lock = Lock()
         self._bodies = Sender()
         self._decoder = Decoder()
+        self.abandoned = False  # this is another process, which the handler has forked
 
     def fileno(self) -> int:
         """Return the socket's descriptor, to wait on."""
@@ -60,6 +61,7 @@ class Channel:
 
     def abandon(self) -> None:
         """Let go of the socket, in a process that the handler forked: it is not this process's to use."""
+        self.abandoned = True
         self._line.close()
 
     def receive(self, wait: bool = True) -> "list[Frame] | None":

@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock.runtime.output import Capture, Output
+from penstock.runtime.taking import Taking
 from penstock.runtime.wire import Define, Open
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Place(NamedTuple):
 class Context:
     """Be the second argument of a handler: the attributes that AWS Lambda has, and Penstock's own."""
 
-    __slots__ = ("_batch", "_capture", "_deadline", "_log", "_open", "_params", "_pipeline", "_place")
+    __slots__ = ("_batch", "_capture", "_deadline", "_log", "_open", "_params", "_pipeline", "_place", "_taking")
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Context:
         pipeline: Define,
         capture: Capture,
         deadline: float,
+        taking: Taking,
         batch: "Tasks | None" = None,
     ) -> None:
         self._place = place
@@ -43,6 +45,7 @@ class Context:
         self._capture = capture
         self._batch = batch
         self._deadline = deadline
+        self._taking = taking
         self._params: dict[str, Any] | None = None
         self._log: logging.LoggerAdapter[logging.Logger] | None = None
 
@@ -120,6 +123,27 @@ class Context:
     def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds that are left until this execution is timed out; never below 0."""
         return max(0, int((self._deadline - time.monotonic()) * 1000))
+
+    def acquire(self, limit: str, cost: float = 1) -> Any:
+        """Take from the rates of a shared limit and go on when they allow it: one task, and `cost` where cost is metered.
+
+        To be awaited in an `async def` handler; in a `def` handler the call returns when it may go on. The wait counts
+        within the timeout. Raises `LimitError`: `UnknownLimit`, `CostTooHigh`, or itself for a limit without a rate.
+        """
+        return self._taking.acquire(self._open.attempt, limit, cost)
+
+    def slot(self, limit: str) -> Any:
+        """Return a context manager that holds one unit of a shared limit's concurrency within its block.
+
+        It is for `async with` in an `async def` handler, and for `with` in a `def` handler. A task may hold one at a time,
+        and none of a limit that it came through. Raises `LimitError`: `UnknownLimit`, `HoldAndWait`, or itself for a limit
+        without a concurrency.
+        """
+        return self._taking.slot(self._open.attempt, limit)
+
+    def spent(self, cost: float) -> None:
+        """Tell what this task has really cost so far, all in: limits that meter cost take that instead of what was sent."""
+        self._taking.spent(self._open.attempt, cost)
 
     def __repr__(self) -> str:
         return f"Context(task {self.task_id}, attempt {self.attempt}, pipeline {self.pipeline})"

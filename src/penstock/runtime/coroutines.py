@@ -10,10 +10,11 @@ from penstock.runtime.channel import Channel
 from penstock.runtime.context import Place
 from penstock.runtime.results import Result, encode_error, encode_exception
 from penstock.runtime.serving import Execution, Serving, now
+from penstock.runtime.taking import AsyncTaking
 from penstock.runtime.wire import CANCELLED, Open, WireError
 
 _START_DELAY = 0.005
-"""Seconds for which the news of a start may wait for others."""
+"""Seconds for which the news of a start, or of going on after a wait for a limit, may wait for others."""
 
 
 _FIRST_STEP = 0.02
@@ -53,6 +54,7 @@ class Coroutines(Serving):
 
     def __init__(self, channel: Channel, handler: Callable[..., Any], place: Place, slots: int) -> None:
         super().__init__(channel, handler, place, slots)
+        self.taking = AsyncTaking(channel, self._goes_on)
         self._live: dict[int, tuple[Execution, asyncio.Task[None]]] = {}
         self._cancelled: set[int] = set()
         self._starts: list[bytes] = []
@@ -134,9 +136,19 @@ class Coroutines(Serving):
 
     def _date(self, attempt: int, before: float) -> None:
         """Tell when a handler has started: the process may have been interrupted on the way to its first line."""
+        self._tell_soon(wire.encode_started(attempt, min(now(), before + _FIRST_STEP)))
+
+    def _goes_on(self, attempt: int, number: int) -> None:
+        """Tell when a handler has gone on with what it took, after its next step."""
+        self._loop.call_soon(self._date_take, attempt, number, now())
+
+    def _date_take(self, attempt: int, number: int, before: float) -> None:
+        self._tell_soon(wire.encode_took(attempt, number, min(now(), before + _FIRST_STEP)))
+
+    def _tell_soon(self, frame: bytes) -> None:
         if not self._starts:
             self._loop.call_later(_START_DELAY, self._send_starts)
-        self._starts.append(wire.encode_started(attempt, min(now(), before + _FIRST_STEP)))
+        self._starts.append(frame)
 
     def _send_starts(self) -> None:
         if self._starts:

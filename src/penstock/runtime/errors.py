@@ -1,4 +1,4 @@
-"""What a handler may raise to tell Penstock more than "it failed"."""
+"""What a handler may raise to tell Penstock more than "it failed", and what limits raise in a handler."""
 
 
 class Throttled(Exception):
@@ -11,3 +11,19 @@ class Throttled(Exception):
         super().__init__(message or f"downstream asks to wait {retry_after} s")
         self.retry_after = retry_after
         self.limit = limit
+
+
+class LimitError(Exception):
+    """Report that a shared limit cannot be used in this way: `acquire` needs a rate, `slot` a concurrency."""
+
+
+class UnknownLimit(LimitError):
+    """Report that the project has no shared limit of that name."""
+
+
+class HoldAndWait(LimitError):
+    """Report that a task would wait for a unit while it holds one that others may wait for: that could last for ever."""
+
+
+class CostTooHigh(LimitError):
+    """Report a cost above what the limit ever lets pass at once."""

@@ -4,6 +4,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from penstock.runtime import wire
@@ -13,6 +14,7 @@ from penstock.runtime.channel import Channel
 from penstock.runtime.context import Context, Place
 from penstock.runtime.output import Capture
 from penstock.runtime.results import Result, decode_event, encode_result
+from penstock.runtime.taking import Taking
 from penstock.runtime.wire import CANCELLED, Define, Entry, Frame, Open
 
 now = time.monotonic
@@ -44,6 +46,8 @@ class Execution:
 
 class Serving(ABC):
     """Serve executions until told to stop."""
+
+    taking: Taking
 
     def __init__(self, channel: Channel, handler: Callable[..., Any], place: Place, slots: int) -> None:
         self.channel = channel
@@ -78,6 +82,8 @@ class Serving(ABC):
                     self.begin(frame, frame.body)
                 else:
                     self._arriving.expect(frame)
+            elif isinstance(frame, wire.Answer):
+                self.taking.answer(frame)
             else:
                 self._take_other(frame)
 
@@ -116,20 +122,24 @@ class Serving(ABC):
         """Return what the handler is given; its clock starts now."""
         opened = execution.opened
         pipeline, until = self._pipelines[opened.pipeline], now() + opened.timeout
-        return Context(self.place, opened, pipeline, execution.capture, until, execution.batch)
+        return Context(self.place, opened, pipeline, execution.capture, until, self.taking, execution.batch)
 
     def tell_start(self, execution: Execution) -> None:
-        """Date the start of a handler that is called next, and tell of it if the server asked for that.
-
-        The date is a little ahead, and is told again if this process was interrupted for longer than that on the way: so
-        the handler does not start after its date.
-        """
+        """Date the start of a handler that is called next, and tell of it if the server asked for that."""
         if execution.opened.dated:
-            date = 0.0
-            while now() > date:
-                date = now() + _AHEAD
-                self.channel.send(wire.encode_started(execution.opened.attempt, date))
+            self.tell_ahead(partial(wire.encode_started, execution.opened.attempt))
         execution.started = now()
+
+    def tell_ahead(self, encode: Callable[[float], bytes]) -> None:
+        """Tell the moment at which a handler goes on next.
+
+        It is a little ahead, and is told again if this process was interrupted for longer than that on the way: so the
+        handler does not go on after it.
+        """
+        date = 0.0
+        while now() > date:
+            date = now() + _AHEAD
+            self.channel.send(encode(date))
 
     def encode_end(self, execution: Execution, result: Result) -> bytes:
         """Send the last output of an execution; return the frames that tell of its end."""
@@ -137,6 +147,7 @@ class Serving(ABC):
         started = finished if execution.started is None else execution.started
         ending, body, retry_after, limit = result
         attempt = execution.opened.attempt
+        self.taking.end(attempt)
         self.output.end(execution.capture)
         return self.channel.encode_end(attempt, ending, started, finished, retry_after, limit, body)
 

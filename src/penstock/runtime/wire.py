@@ -13,137 +13,95 @@ from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Final, NamedTuple
 
+from penstock.runtime.frames import (
+    CANCELLED,
+    ERROR,
+    GRANTED,
+    HOLDS,
+    LOG,
+    MISUSED,
+    OK,
+    PARTS,
+    STDERR,
+    STDOUT,
+    STREAMS,
+    THROTTLED,
+    TOO_COSTLY,
+    UNKNOWN,
+    Answer,
+    Batch,
+    Cancel,
+    Credit,
+    Data,
+    Define,
+    End,
+    Entry,
+    Frame,
+    Give,
+    Hello,
+    Log,
+    Open,
+    Ping,
+    Pong,
+    Request,
+    Spent,
+    Started,
+    Stop,
+    Take,
+    Took,
+)
+
+__all__ = [
+    "CANCELLED",
+    "ERROR",
+    "GRANTED",
+    "HOLDS",
+    "LOG",
+    "MISUSED",
+    "OK",
+    "PARTS",
+    "STDERR",
+    "STDOUT",
+    "STREAMS",
+    "THROTTLED",
+    "TOO_COSTLY",
+    "UNKNOWN",
+    "Answer",
+    "Batch",
+    "Cancel",
+    "Credit",
+    "Data",
+    "Define",
+    "End",
+    "Entry",
+    "Frame",
+    "Give",
+    "Hello",
+    "Log",
+    "Open",
+    "Ping",
+    "Pong",
+    "Request",
+    "Spent",
+    "Started",
+    "Stop",
+    "Take",
+    "Took",
+]
+
 INLINE: Final = 64 * 1024
 CHUNK: Final = 64 * 1024
 WINDOW: Final = 256 * 1024
 MAX_BODY: Final = 64 * 1024 * 1024
 MAX_FRAME: Final = 4 * 1024 * 1024
 
-STDOUT: Final = 0
-STDERR: Final = 1
-LOG: Final = 2
-STREAMS: Final = ("stdout", "stderr", "log")
-
-OK: Final = 0
-ERROR: Final = 1
-THROTTLED: Final = 2
-CANCELLED: Final = 3
-PARTS: Final = 4
-"""The ending of a batch whose handler has said what became of each task: its body is parts, one for each."""
-
 
 class WireError(Exception):
     """Report bytes that are no frames. The stream cannot be read any further: close it."""
 
 
-class Hello(NamedTuple):
-    """Instance to server: I am this process and have begun to read."""
-
-    pid: int
-    at: float
-
-
-class Define(NamedTuple):
-    """Server to instance: this is the pipeline that `key` stands for in every later `Open`. `params` is a JSON object."""
-
-    key: int
-    name: str
-    params: bytes
-
-
-class Open(NamedTuple):
-    """Server to instance: execute this. `timeout` is in seconds; `dated` asks for a `Started` frame."""
-
-    attempt: int
-    task: int
-    number: int
-    dated: bool
-    timeout: float
-    pipeline: int
-    size: int
-    body: bytes
-
-
-class Entry(NamedTuple):
-    """Be one task of a batch: its id, the number of its attempt, and how many bytes of the body are its payload."""
-
-    task: int
-    number: int
-    size: int
-
-
-class Batch(NamedTuple):
-    """Server to instance: the `Open` of this attempt that comes next has these tasks, its body their payloads in a row."""
-
-    attempt: int
-    entries: tuple[Entry, ...]
-
-
-class Data(NamedTuple):
-    """Both ways: the next piece of a long body."""
-
-    attempt: int
-    piece: bytes
-
-
-class Credit(NamedTuple):
-    """Both ways: that many more bytes of a long body were taken, as many may be sent."""
-
-    attempt: int
-    granted: int
-
-
-class Cancel(NamedTuple):
-    """Server to instance: this execution is wanted no longer."""
-
-    attempt: int
-
-
-class Started(NamedTuple):
-    """Instance to server: the handler started at that moment."""
-
-    attempt: int
-    at: float
-
-
-class End(NamedTuple):
-    """Instance to server: an execution ended. `retry_after` is in seconds, None if not named; `limit` is "" if not named."""
-
-    attempt: int
-    ending: int
-    started: float
-    finished: float
-    retry_after: float | None
-    limit: str
-    size: int
-    body: bytes
-
-
-class Log(NamedTuple):
-    """Instance to server: output of an execution (attempt 0: of none). `stream` is an index of `STREAMS`."""
-
-    attempt: int
-    stream: int
-    text: str
-
-
-class Stop(NamedTuple):
-    """Server to instance: finish what you have, then end."""
-
-
-class Ping(NamedTuple):
-    """Server to instance: give a sign of life."""
-
-
-class Pong(NamedTuple):
-    """Instance to server: alive at that moment."""
-
-    at: float
-
-
-Frame = Hello | Define | Open | Batch | Data | Credit | Cancel | Started | End | Log | Stop | Ping | Pong
-
 (_HELLO, _DEFINE, _OPEN, _DATA, _CREDIT, _CANCEL, _STARTED, _END, _LOG, _STOP, _PING, _PONG, _BATCH) = range(1, 14)
+(_TAKE, _ANSWER, _TOOK, _GIVE, _SPENT) = range(14, 19)
 
 _HEAD = Struct("<IB")
 _HELLO_FIELDS = Struct("<Id")
@@ -156,6 +114,11 @@ _STARTED_FIELDS = Struct("<Qd")
 _END_FIELDS = Struct("<QBdddHI")
 _LOG_FIELDS = Struct("<QB")
 _PONG_FIELDS = Struct("<d")
+_TAKE_FIELDS = Struct("<QIBd")
+_ANSWER_FIELDS = Struct("<QIB")
+_TOOK_FIELDS = Struct("<QId")
+_GIVE_FIELDS = Struct("<QI")
+_SPENT_FIELDS = Struct("<Qd")
 _NO_FIELDS = Struct("")
 _BATCH_FIELDS = Struct("<Q")
 _ENTRY = Struct("<QII")
@@ -278,6 +241,33 @@ def encode_pong(at: float) -> bytes:
     return _HEAD.pack(_PONG_FIELDS.size, _PONG) + _PONG_FIELDS.pack(at)
 
 
+def encode_take(attempt: int, number: int, slot: bool, cost: float, limit: str) -> bytes:
+    """Return a `Take` frame."""
+    label = limit.encode()
+    return _HEAD.pack(21 + len(label), _TAKE) + _TAKE_FIELDS.pack(attempt, number, slot, cost) + label
+
+
+def encode_answer(attempt: int, number: int, refusal: int, message: str) -> bytes:
+    """Return an `Answer` frame."""
+    text = message.encode()
+    return _HEAD.pack(13 + len(text), _ANSWER) + _ANSWER_FIELDS.pack(attempt, number, refusal) + text
+
+
+def encode_took(attempt: int, number: int, at: float) -> bytes:
+    """Return a `Took` frame."""
+    return _HEAD.pack(_TOOK_FIELDS.size, _TOOK) + _TOOK_FIELDS.pack(attempt, number, at)
+
+
+def encode_give(attempt: int, number: int) -> bytes:
+    """Return a `Give` frame."""
+    return _HEAD.pack(_GIVE_FIELDS.size, _GIVE) + _GIVE_FIELDS.pack(attempt, number)
+
+
+def encode_spent(attempt: int, cost: float) -> bytes:
+    """Return a `Spent` frame."""
+    return _HEAD.pack(_SPENT_FIELDS.size, _SPENT) + _SPENT_FIELDS.pack(attempt, cost)
+
+
 def _check_body(size: int, body: bytes) -> None:
     if len(body) == size if size <= INLINE else not body and size <= MAX_BODY:
         return
@@ -336,6 +326,29 @@ def _log(data: bytes, at: int, stop: int) -> Log:
     return Log(attempt, stream, data[at + 9 : stop].decode())
 
 
+def _take(data: bytes, at: int, stop: int) -> Take:
+    attempt, number, slot, cost = _TAKE_FIELDS.unpack_from(data, at)
+    if not 0 < cost < math.inf:
+        raise WireError(f"a Take frame names the cost {cost}")
+    return Take(attempt, number, slot != 0, cost, data[at + 21 : stop].decode())
+
+
+def _answer(data: bytes, at: int, stop: int) -> Answer:
+    attempt, number, refusal = _ANSWER_FIELDS.unpack_from(data, at)
+    if refusal > TOO_COSTLY:
+        raise WireError(f"an Answer frame names the unknown refusal {refusal}")
+    return Answer(attempt, number, refusal, data[at + 13 : stop].decode())
+
+
+def _spent(data: bytes, at: int, stop: int) -> Spent:
+    if stop - at != _SPENT_FIELDS.size:
+        raise WireError(f"a Spent frame of {_SPENT_FIELDS.size} bytes came with {stop - at}")
+    attempt, cost = _SPENT_FIELDS.unpack_from(data, at)
+    if not 0 <= cost < math.inf:
+        raise WireError(f"a Spent frame names the cost {cost}")
+    return Spent(attempt, cost)
+
+
 class _Kind(NamedTuple):
     """Say how a frame is read: `fields` packs all of it (make takes them), or its beginning (parse takes the bytes)."""
 
@@ -358,6 +371,11 @@ _KINDS: Final = {
     _PING: _Kind(_NO_FIELDS, Ping),
     _PONG: _Kind(_PONG_FIELDS, Pong),
     _BATCH: _Kind(_BATCH_FIELDS, parse=_batch),
+    _TAKE: _Kind(_TAKE_FIELDS, parse=_take),
+    _ANSWER: _Kind(_ANSWER_FIELDS, parse=_answer),
+    _TOOK: _Kind(_TOOK_FIELDS, Took),
+    _GIVE: _Kind(_GIVE_FIELDS, Give),
+    _SPENT: _Kind(_SPENT_FIELDS, parse=_spent),
 }
 
 _ENCODERS: Final[dict[type, Callable[..., bytes]]] = {
@@ -373,6 +391,11 @@ _ENCODERS: Final[dict[type, Callable[..., bytes]]] = {
     Stop: encode_stop,
     Ping: encode_ping,
     Pong: encode_pong,
+    Take: encode_take,
+    Answer: encode_answer,
+    Took: encode_took,
+    Give: encode_give,
+    Spent: encode_spent,
 }
 
 

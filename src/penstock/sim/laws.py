@@ -110,7 +110,7 @@ def rate_breaches(
     """Check every rate of one limit, changed live or not, at the moments of handler start.
 
     A start is fine if some allowance that was in force between its being sent and its starting had room for it: the
-    one it was admitted under is among them.
+    one it was admitted under is among them. Those before it count for what was known of their cost when it was admitted.
     """
     begun = sorted((e for e in executions if e.started is not None), key=_start)
     moments = [_start(e) for e in begun]
@@ -125,8 +125,8 @@ def rate_breaches(
 
 def concurrency_breaches(name: str, executions: Sequence[Execution], allowances: Sequence[Allowance]) -> list[str]:
     """Check at every handler start that no more handlers of one limit run than it allowed when the task was admitted."""
-    begun = sorted((e for e in executions if e.started is not None), key=_start)
-    levels = _levels([(_start(e), inf if e.ended is None else e.ended) for e in begun])
+    begun = sorted((e for e in executions if e.started is not None), key=_span)
+    levels = _levels([_span(e) for e in begun])
     found = []
     for execution, level in zip(begun, levels, strict=True):
         candidates = in_force(allowances, execution.admitted, _start(execution))
@@ -214,6 +214,10 @@ def _start(execution: Execution) -> float:
     return execution.started
 
 
+def _span(execution: Execution) -> tuple[float, float]:
+    return _start(execution), inf if execution.ended is None else execution.ended
+
+
 def _within(earlier: float, later: float, period: float) -> bool:
     difference = later - earlier
     if abs(difference - period) > 1e-6 * max(1.0, period, abs(later)):
@@ -234,18 +238,26 @@ def _crowded(
         first = allowance.remembers
         while at >= 0 and moments[at] >= first and _within(moments[at], moments[index], window.period):
             if begun[at].admitted > allowance.gated:
-                used += sum(map(cost, begun[at].tasks)) if window.by_cost else 1
+                used += _known_cost(begun[at], begun[index], cost) if window.by_cost else 1
             at -= 1
         if used > window.n * (1 + 1e-12):
             return f"{used:g} units within {window.period:g} s at {moments[index]!r}, {window.n:g} may"
     return ""
 
 
+def _known_cost(one: Execution, later: Execution, cost: Callable[[int], float]) -> float:
+    """Return what a start counted for when a later one was admitted; the least where a correction was under way."""
+    taken = sum(map(cost, one.tasks)) if one.cost is None else one.cost
+    if one is later or one.spent is None:
+        return taken
+    return one.spent if one.corrected < later.admitted else min(taken, one.spent)
+
+
 def _levels(spans: Iterable[tuple[float, float]]) -> list[int]:
     """Return for each span, in order of start, how many run when it starts, itself included."""
     running: list[float] = []
     levels = []
-    for start, end in sorted(spans, key=lambda span: span[0]):
+    for start, end in sorted(spans):  # what ends as it begins makes room for what begins at that moment
         while running and running[0] <= start:
             heappop(running)
         levels.append(len(running) + 1)

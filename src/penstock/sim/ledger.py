@@ -8,6 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import inf
 
 
 class Fate(StrEnum):
@@ -29,7 +30,9 @@ class Execution:
     `started` is None if the handler never did; `ended` is None while it runs. `told` stays None if it ended by itself and
     the report died with the instance. `epoch` numbers the server's lives. A task that had to be prepared was sent up to
     `prepared` seconds after it was admitted. `retry_after` and `limit` are what a throttled one said. A batch has several
-    `tasks`, `task` is the first of them, and `parts` is what its handler said of each, if it came that far.
+    `tasks`, `task` is the first of them, and `parts` is what its handler said of each, if it came that far. It told that
+    it `spent` another cost than its tasks', which the engine heard at the moment `corrected`. `cost` is that of a use of a
+    limit within an execution, which laws see as a start.
     """
 
     attempt: int
@@ -52,6 +55,9 @@ class Execution:
     limit: str | None = None
     tasks: tuple[int, ...] = ()
     parts: dict[int, tuple[Fate, bytes]] = field(default_factory=dict)
+    cost: float | None = None
+    spent: float | None = None
+    corrected: float = inf
 
     def __post_init__(self) -> None:
         self.tasks = self.tasks or (self.task,)
@@ -71,6 +77,28 @@ class Execution:
         return self.sent - self.prepared
 
 
+@dataclass(slots=True)
+class Use:
+    """Follow what an execution took from a shared limit within: `cost` of its rates, or one unit of concurrency (a `slot`).
+
+    It was `asked` for, and the handler went on with it at the moment `at`; a unit was held until `ended`.
+    """
+
+    execution: Execution
+    limit: str
+    slot: bool
+    cost: float
+    asked: float
+    at: float
+    ended: float | None = None
+
+    def as_start(self) -> Execution:
+        """Return it as an execution that started when the handler went on: laws of limits are about those."""
+        return replace(
+            self.execution, sent=self.asked, prepared=0.0, started=self.at, ended=self.ended, cost=self.cost, spent=None
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Be one line of the trace."""
@@ -84,6 +112,7 @@ class Ledger:
 
     def __init__(self, trace_length: int | None = None) -> None:
         self.executions: list[Execution] = []
+        self.uses: list[Use] = []
         self.breaches: list[str] = []
         self.trace: deque[Event] = deque(maxlen=trace_length)
         self._digest = hashlib.sha256()

@@ -14,7 +14,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from penstock.compute.protocol import Blueprint, End, Ending, Exit, Listener, Part, Run
-from penstock.sim.ledger import Execution, Fate
+from penstock.runtime import wire
+from penstock.sim.ledger import Execution, Fate, Use
 from penstock.sim.script import Act, Call, Handler, error
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class _Batch:
 
     ready: float | None = None
     starts: list[tuple[int, float]] = field(default_factory=list)
+    requests: list[wire.Request] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
     outputs: list[tuple[int, str, str]] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)
@@ -41,7 +43,10 @@ class _Batch:
 
 @dataclass(slots=True)
 class _Work:
-    """Follow one execution inside the instance; `act` is None until its handler starts."""
+    """Follow one execution inside the instance; `act` is None until its handler starts.
+
+    It has asked for `asked` limits, the last at the moment `asked_at`, and waits for the answer or `holds` what it got.
+    """
 
     run: Run
     execution: Execution
@@ -49,6 +54,10 @@ class _Work:
     parts: tuple[Part, ...] = ()
     timer: asyncio.TimerHandle | None = None
     cancelled: bool = False
+    asked: int = 0
+    asked_at: float = 0.0
+    waits: bool = False
+    holds: Use | None = None
 
 
 class SimInstance:
@@ -110,6 +119,10 @@ class SimInstance:
         """Cancel executions."""
         self._machine.ledger.note(self._machine.now(), f"{self}: cancel {list(attempts)}")
         self._down(partial(self._read_cancel, list(attempts)))
+
+    def answer(self, answers: Sequence[wire.Answer]) -> None:
+        """Answer what executions have asked of limits."""
+        self._down(partial(self._read_answers, list(answers)))
 
     def stop(self) -> None:
         """Let it end when it has finished what it has."""
@@ -201,8 +214,57 @@ class SimInstance:
         if act.output:
             self._tell().outputs += [(run.attempt, stream, text) for stream, text in act.output]
         work.timer = None
+        self._go_on(work)
+
+    def _go_on(self, work: _Work) -> None:
+        """Let an execution ask for the next limit it wants, or do its work."""
+        act, execution, attempt = work.act, work.execution, work.run.attempt
+        assert act is not None
+        if work.asked < len(act.takes):
+            take = act.takes[work.asked]
+            work.asked += 1
+            work.asked_at, work.waits = self._machine.now(), True
+            wanted = wire.Take(attempt, work.asked, take.hold is not None, take.cost, take.limit)
+            self._tell().requests.append(wanted)
+            return
+        if act.spends is not None:
+            execution.spent = act.spends
+            self._tell().requests.append(wire.Spent(attempt, act.spends))
         if act.after < inf:
-            work.timer = machine.later(act.after, self._finish, work, act.ending, act.body)
+            work.timer = self._machine.later(act.after, self._finish, work, act.ending, act.body)
+
+    def _read_answers(self, answers: list[wire.Answer]) -> None:
+        now = self._machine.now()
+        for answer in answers:
+            work = self._work.get(answer.attempt)
+            if work is None or work.act is None or not work.waits or answer.number != work.asked:
+                continue
+            work.waits = False
+            take = work.act.takes[answer.number - 1]
+            if answer.refusal == wire.GRANTED:
+                use = Use(work.execution, take.limit, take.hold is not None, take.cost, work.asked_at, now)
+                self._machine.ledger.uses.append(use)
+                self._machine.ledger.note(now, f"{self}: task {work.run.task:016x} goes on with {take}")
+                if take.hold is not None:
+                    work.holds = use
+                    work.timer = self._machine.later(take.hold, self._let_go, work)
+                    continue
+                self._tell().requests.append(wire.Took(answer.attempt, answer.number, now))
+            self._go_on(work)
+
+    def _let_go(self, work: _Work) -> None:
+        """Give back what an execution holds, and go on."""
+        work.timer = None
+        self._give(work)
+        self._go_on(work)
+
+    def _give(self, work: _Work) -> None:
+        """Take back what an execution waits for or holds."""
+        if work.holds is not None:
+            work.holds.ended = self._machine.now()
+        if work.waits or work.holds is not None:
+            self._tell().requests.append(wire.Give(work.run.attempt, work.asked))
+        work.waits, work.holds = False, None
 
     def _read_cancel(self, attempts: list[int]) -> None:
         for attempt in attempts:
@@ -212,6 +274,7 @@ class SimInstance:
             work.cancelled = True
             if work.timer is not None:
                 work.timer.cancel()
+            self._give(work)
             act = work.act
             if act is None and work in self._waiting:
                 self._waiting.remove(work)
@@ -271,6 +334,8 @@ class SimInstance:
         for work in self._work.values():
             if work.timer is not None:
                 work.timer.cancel()
+            if work.holds is not None:
+                work.holds.ended = now
             if work.execution.started is not None:
                 work.execution.ended, work.execution.fate = now, Fate.KILLED if how.killed else Fate.DIED
         self._work.clear()
@@ -327,6 +392,9 @@ class SimInstance:
 
     def _deliver(self, batch: _Batch) -> None:
         now = self._machine.now()
+        for request in batch.requests:
+            if isinstance(request, wire.Spent):
+                self._sent[request.attempt].corrected = now
         for end in batch.ends:
             execution = self._sent.pop(end.attempt)
             execution.told = now
@@ -341,6 +409,8 @@ class SimInstance:
             listener.output(self, attempt, stream, text)
         if batch.starts:
             listener.started(self, batch.starts)
+        if batch.requests:
+            listener.asked(self, batch.requests)
         if batch.ends:
             listener.finished(self, batch.ends)
         for at in batch.answers:

@@ -23,6 +23,7 @@ from penstock.sim.script import (
     fails,
     sometimes,
     stalls,
+    taking,
     throttles,
 )
 
@@ -87,7 +88,7 @@ def draw(seed: int) -> Scenario:
     )
     for n in range(1, 4):
         for name in functions:
-            _add_code(rng, script, f"{name}-{n}", service)
+            _add_code(rng, script, f"{name}-{n}", service, list(limits))
     script.add("broken/" + HANDLER, echoes(0.0), import_error="No module named 'numpie'", import_time=Spread(0.0, 0.5))
     return Scenario(
         seed, limits, functions, pipelines, bundles, _steps(rng, limits, functions, pipelines), script,
@@ -107,9 +108,11 @@ def _delays(rng: random.Random) -> Delays:
     )  # fmt: skip
 
 
-def _add_code(rng: random.Random, script: Script, bundle: str, service: Downstream) -> None:
+def _add_code(rng: random.Random, script: Script, bundle: str, service: Downstream, limits: list[str]) -> None:
     """Draw what one version of a function does, and how its instances are."""
     well = echoes(Spread(0.0, rng.choice([0.0, 0.01, 0.2, 1.0])))
+    if limits and rng.random() < 0.5:
+        well = taking(well, [*limits, *rng.choice([[], ["unheard-of"]])])
     unruly: list[Behaviour] = [
         fails(Spread(0.0, 0.1)), throttles(Spread(0.0, 0.05), rng.choice([None, Spread(0.0, 3.0)])), stalls(grace=0.05),
         throttles(0.01, Spread(0.1, 1.0), "limit-0"),

@@ -6,8 +6,8 @@ returns an `Act`: what this execution will do. All chance comes from the world's
 
 import json
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
 
@@ -66,13 +66,23 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Take:
+    """Ask for a shared limit: for `cost` of its rates, or for a unit of its concurrency that is held for `hold` seconds."""
+
+    limit: str
+    cost: float = 1.0
+    hold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Act:
     """Say what one execution does.
 
-    It ends `after` seconds (inf: never) with `ending` and `body`. If `crash` is given, the instance dies then instead,
-    by that exit code, or by that signal if negative. A cancelled one ends `grace` seconds later, unless it is deaf to
-    it (`grace` None); if `stays` is given, it answers its cancellation with that result. While a `hogs` execution runs,
-    its instance answers nothing: it holds the GIL. `output` is (stream, text) pairs, written as it starts.
+    First it `takes` from limits, one after the other, and tells what it `spends`, if it does. It ends `after` seconds
+    (inf: never) with `ending` and `body`. If `crash` is given, the instance dies then instead, by that exit code, or by
+    that signal if negative. A cancelled one ends `grace` seconds later, unless it is deaf to it (`grace` None); if `stays`
+    is given, it answers its cancellation with that result. While a `hogs` execution runs, its instance answers nothing: it
+    holds the GIL. `output` is (stream, text) pairs, written as it starts.
     """
 
     after: float
@@ -85,6 +95,8 @@ class Act:
     stays: bytes | None = None
     hogs: bool = False
     output: tuple[tuple[str, str], ...] = ()
+    takes: tuple[Take, ...] = ()
+    spends: float | None = None
 
 
 Behaviour = Callable[[Call], Act]
@@ -168,6 +180,21 @@ def sometimes(choices: Mapping[Behaviour, float]) -> Behaviour:
     """Choose a behaviour for every call, by weight."""
     behaviours, weights = list(choices), list(choices.values())
     return lambda call: call.rng.choices(behaviours, weights)[0](call)
+
+
+def taking(behaviour: Behaviour, limits: Sequence[str]) -> Behaviour:
+    """Take from limits first, and tell another cost than was sent, by chance; then behave."""
+
+    def act(call: Call) -> Act:
+        rng = call.rng
+        takes = tuple(
+            Take(rng.choice(limits), rng.choice([1.0, 1.0, 5.0]), rng.choice([None, None, 0.0, rng.uniform(0.0, 0.5)]))
+            for _ in range(rng.choice([0, 1, 1, 3]))
+        )
+        spends = rng.choice([0.0, 0.5, 3.0, 30.0]) if rng.random() < 0.2 else None
+        return replace(behaviour(call), takes=takes, spends=spends)
+
+    return act
 
 
 def in_turn(*behaviours: Behaviour) -> Behaviour:

@@ -67,8 +67,12 @@ def _limits(world: World) -> Iterator[str]:
             users = {pipeline for pipeline, one in scenario.pipelines.items() if name in one.get("limits", ())}
             functions = {function for function, one in scenario.functions.items() if name in one.get("limits", ())}
             mine = [e for e in executions if e.pipeline in users or e.function in functions]
-        yield from laws.rate_breaches(f"{kind} {name}", mine, allowances, lambda task: _cost(world, task))
-        yield from laws.concurrency_breaches(f"{kind} {name}", mine, allowances)
+        taken, held = [], []
+        if kind == "limit":
+            taken = [use.as_start() for use in world.ledger.uses if use.limit == name and not use.slot]
+            held = [use.as_start() for use in world.ledger.uses if use.limit == name and use.slot]
+        yield from laws.rate_breaches(f"{kind} {name}", [*mine, *taken], allowances, lambda task: _cost(world, task))
+        yield from laws.concurrency_breaches(f"{kind} {name}", [*mine, *held], allowances)
 
 
 def _gated(allowances: Sequence[laws.Allowance], execution: Execution) -> bool:

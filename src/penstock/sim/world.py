@@ -459,9 +459,9 @@ class World:
                 found.append(f"{name} counts {pipe.counts} though nothing is there")
         if plant.running:
             found.append(f"attempts still run: {list(plant.running)}")
-        gates = {gate.name: gate for pipeline in plant.admission.pipelines.values() for gate in pipeline.gates}
-        for gate in gates.values():
-            if gate.in_use or gate.undated_tasks or abs(gate.undated_cost) > 1e-9:
+        gates = {gate: None for pipeline in plant.admission.pipelines.values() for gate in pipeline.gates}
+        for gate in (*gates, *plant.admission.gates.values()):
+            if gate.in_use or gate.undated_tasks or abs(gate.undated_cost) > 1e-9 or gate.asks or gate.stalled:
                 found.append(f"the gate {gate.name} is still used by {gate.in_use}, {gate.undated_tasks} undated")
         for fleet in plant.fleets.values():
             free, given = sum(member.free for member in fleet.members.values()), plant.admission.slots[fleet.name].free
