@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -22,3 +22,16 @@ async def map_in_slices(work: Callable[[A], B], items: Iterable[A]) -> list[B]:
             await asyncio.sleep(0)
             began = clock()
     return made
+
+
+async def let_go_in_slices(collections: Iterable[list[Any] | dict[Any, Any]]) -> None:
+    """Empty collections that nobody needs any more: to free ten thousand settings at once takes tens of milliseconds."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    for collection in collections:
+        take = collection.popitem if isinstance(collection, dict) else collection.pop
+        while collection:
+            take()
+            if clock() - began > SLICE:
+                await asyncio.sleep(0)
+                began = clock()

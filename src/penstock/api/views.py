@@ -173,10 +173,10 @@ def encode_step(step: Step) -> msgspec.Raw:
     return msgspec.Raw(encode(view))
 
 
-def applied_view(applied: Applied, plan: list[msgspec.Raw], *, dry_run: bool) -> View:
-    """Show what applying a configuration did, or would do; `plan` is its steps, encoded."""
+def applied_view(applied: Applied, *, dry_run: bool) -> View:
+    """Show what applying a configuration did, or would do, as yet without its steps."""
     change = applied.changes[-1].sequence if applied.changes else None
-    return {"plan": plan, "unchanged": applied.plan.unchanged, "applied": not dry_run, "change": change}
+    return {"plan": [], "unchanged": applied.plan.unchanged, "applied": not dry_run, "change": change}
 
 
 # tasks ----------------------------------------------------------------------------------------------------------------

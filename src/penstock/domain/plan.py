@@ -75,9 +75,10 @@ def plan_in_steps(
             yield
         if mistakes:
             raise InvalidSettings(mistakes)
-        for kind, name in sorted(removed, key=_last_first):
-            steps.append(Step("remove", kind, name, redact(current[kind, name]), None))
-            yield
+        for kind in reversed(SECTIONS):  # those that refer before those that are referred to
+            for name in sorted([name for its, name in removed if its == kind]):
+                steps.append(Step("remove", kind, name, redact(current[kind, name]), None))
+                yield
     return Plan(tuple(steps), unchanged)
 
 
@@ -119,11 +120,6 @@ def _references(objects: Iterable[tuple[Kind, str, Settings]]) -> Iterator[tuple
             yield f"{path}.function", "function", settings["function"]
         for at, limit in enumerate(settings.get("limits", ())):
             yield f"{path}.limits[{at}]", "limit", limit
-
-
-def _last_first(key: Key) -> tuple[int, str]:
-    """Order removals: those that refer before those that are referred to, then by name."""
-    return -list(SECTIONS).index(key[0]), key[1]
 
 
 def _equal(one: Any, other: Any) -> bool:

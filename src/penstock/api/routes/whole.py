@@ -10,7 +10,7 @@ from penstock.api.events import PAGE, follow
 from penstock.api.exchange import check_text, not_understood
 from penstock.api.names import pipeline_of, task_id_of
 from penstock.api.routes.common import EngineOf, Limit, LobbyOf, Place, json_answer, problems, raw_body, takes
-from penstock.api.slices import map_in_slices
+from penstock.api.slices import let_go_in_slices, map_in_slices
 from penstock.api.views import View, applied_view, change_view, encode_step, line_view, status_view
 
 router = APIRouter()
@@ -56,8 +56,13 @@ async def apply(engine: EngineOf, request: Request) -> Response:
         raise not_understood("The body", error) from error
     config = await _decode_config(asked.config)
     applied = await engine.configurer.apply(config, prune=asked.prune, dry_run=asked.dry_run, tasks=asked.tasks)
-    steps = await map_in_slices(encode_step, applied.plan.steps)
-    return json_answer(applied_view(applied, steps, dry_run=asked.dry_run))
+    view = applied_view(applied, dry_run=asked.dry_run)
+    steps, changes = list(applied.plan.steps), applied.changes
+    del applied
+    view["plan"] = await map_in_slices(encode_step, steps)
+    answer = json_answer(view)
+    await let_go_in_slices([steps, changes, *(section for section in config.values() if section)])
+    return answer
 
 
 async def _decode_config(body: msgspec.Raw) -> Any:
