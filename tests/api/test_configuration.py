@@ -235,3 +235,23 @@ def test_status(server: Server) -> None:
     assert status["epoch"] == 1
     assert status["functions"] >= 2
     assert set(status["tasks"]) == {"delayed", "queued", "running", "dead", "done"}
+
+
+def test_what_is_reserved_needs_a_ceiling_that_has_it(server: Server) -> None:
+    server.deploy("guarded", "echo")
+    reserving = {"handler": "handlers:echo", "reserved_concurrency": 5}
+    refused = server.put("/v1/functions/guarded", reserving)
+    assert (refused.status, refused.code) == (422, "invalid-settings")
+    (mistake,) = refused.json()["errors"]
+    assert mistake["path"] == "functions.guarded.reserved_concurrency"
+    assert "scope: project" in mistake["suggestion"]
+    assert server.put("/v1/limits/everything", {"scope": "project", "concurrency": 6}).status == 201
+    assert server.put("/v1/functions/guarded", reserving).status == 200
+    assert server.post("/v1/functions/guarded/invoke", 7).json() == 7
+    lowered = server.ask("PATCH", "/v1/limits/everything", {"concurrency": 5})
+    assert [one["path"] for one in lowered.json()["errors"]] == ["limits.everything.concurrency"]
+    assert server.ask("DELETE", "/v1/limits/everything").code == "invalid-settings"
+    assert server.put("/v1/functions/guarded", {"handler": "handlers:echo"}).status == 200
+    assert server.ask("DELETE", "/v1/limits/everything").status == 204
+    assert server.post("/v1/functions/guarded/invoke", 8).json() == 8
+    assert server.ask("DELETE", "/v1/functions/guarded").status == 204

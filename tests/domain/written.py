@@ -66,6 +66,7 @@ def functions(limits: list[str]) -> st.SearchStrategy[dict[str, Any]]:
         "limits": some_of(limits),
         "rate": some_rates,
         "concurrency": counts,
+        "reserved_concurrency": counts,
         "description": texts,
     }
     return documents({"handler": st.sampled_from(["tasks:handler", "a.b.c:run"])}, optional)

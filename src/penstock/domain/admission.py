@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from math import inf
 
+from penstock.domain.ceilings import Ceilings
 from penstock.domain.fairness import ALONE, TIERS, WaitQueue
 from penstock.domain.lending import Lending
 from penstock.domain.limits import Door, Gate, Slots
@@ -36,6 +37,7 @@ class Admission:
         self._memory = memory
         self._bytes = 0
         self._places = Places()
+        self._ceilings = Ceilings()
         self.short = self._places.short
         self.lending = Lending(self._places, self.unreserved)
         self._typical = 1.0  # the cost of a usual task, to size turns with
@@ -56,7 +58,7 @@ class Admission:
         pipeline.weight = spec.weight
         pipeline.rates, pipeline.concurrency, pipeline.adaptive = spec.rates, spec.concurrency, spec.adaptive
         pipeline.batch = spec.batch
-        gates = tuple(self.gates[name] for name in shared)
+        gates = (*(self.gates[name] for name in shared), *self._ceilings.doors(spec.function))
         _use(pipeline, gates)
         if pipeline.own is not None:
             pipeline.own.configure(spec.rates, spec.concurrency, adaptive=spec.adaptive)
@@ -74,6 +76,19 @@ class Admission:
         self.gates[gate.name] = gate
         self._look_at_periods(gate)
         self._places.opened(gate)
+
+    def ceiling(self, name: str, concurrency: int | None) -> None:
+        """Make a project-wide limit of concurrency or change it. Pipelines pass a new one when they are configured anew."""
+        self._places.opened(self._ceilings.put(name, concurrency))
+
+    def remove_ceiling(self, name: str) -> None:
+        """Let a project-wide limit go, for all pipelines that are configured anew."""
+        self._ceilings.remove(name)
+
+    def reserve(self, function: str, n: int) -> None:
+        """Reserve units of all ceilings for a function, whose pipelines have to be configured anew; 0 reserves nothing."""
+        for ceiling in self._ceilings.reserve(function, n):
+            self._places.opened(ceiling)
 
     def _look_at_periods(self, gate: Gate) -> None:
         self.shortest_period = min(self.shortest_period, *(rate.period for rate in gate.rates), inf)
@@ -239,7 +254,7 @@ class Admission:
         """Free what a start took (its slot comes back by `provide`); None if its handler never started."""
         for gate in start.gates:
             gate.release()
-            if gate.concurrency is not None:
+            if gate.limits_concurrency:
                 self._places.opened(gate)
         for gate in start.rated if start.undated else ():
             if started_at is None:
@@ -329,7 +344,10 @@ class Admission:
                 ring.leave(pipeline)
             else:
                 pipeline = ring.pop()
-            if pipeline is None or self._turn(pipeline, gate, ring, now, wall, result) is gate:
+            if pipeline is None:
+                self._places.call_kin(gate)  # they take what nobody waits for here
+                return
+            if self._turn(pipeline, gate, ring, now, wall, result) is gate:
                 return
         self._places.open[gate] = None
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import inf
 
 from penstock.domain.admission import Admission
+from penstock.domain.ceilings import Reserve
 from penstock.domain.limits import Gate
 from penstock.domain.pipeline import IDLE, PAUSED, Pipeline
 
@@ -63,8 +64,9 @@ def _at_gate(pipeline: Pipeline, gate: Gate, now: float, cost: float) -> Reason 
         what = "the pipeline" if own else f"the limit '{gate.name}'"
         return Reason("held", f"downstream asked {what} to wait", name, gate.held_until)
     learned = "" if gate.adaptive is None else "learned "
-    if gate.concurrency is not None and gate.in_use >= gate.concurrency:
-        return Reason("concurrency" if own else "limit", f"{its}{learned}concurrency of {gate.concurrency}{of}", name)
+    if gate.free() <= 0:
+        most = gate.parent.concurrency if isinstance(gate, Reserve) else gate.concurrency
+        return Reason("concurrency" if own else "limit", f"{its}{learned}concurrency of {most}{of}", name)
     if gate.asks:
         return Reason("limit", f"running tasks that ask for the limit '{gate.name}' go first", gate.name)
     at = gate.copy().ready_at(now, cost)

@@ -116,7 +116,7 @@ class _Play:
         self._rates = [rate for gate in gates for rate in gate.copy().rates]
         for rate in self._rates:
             rate.reserved = inf  # another block of a long period is on disk soon after it is asked for
-        free = (gate.concurrency - gate.in_use for gate in gates if gate.concurrency is not None)
+        free = (gate.free() for gate in gates)
         most = min(room.tasks, *free, inf)
         self._room = inf if most >= _most_at_once(self._rates, room.longest) else most
         self._free = pipeline.slots.free

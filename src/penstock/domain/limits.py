@@ -14,6 +14,8 @@ from penstock.domain.rates import LONG, Rate, period_of
 from penstock.domain.retry import hold_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from penstock.domain.adaptive import Learned
     from penstock.domain.asks import Asks
     from penstock.domain.fairness import WaitQueue
@@ -110,20 +112,34 @@ class Gate:
         twin.waiters = twin.asks = None
         return twin
 
+    @property
+    def limits_concurrency(self) -> bool:
+        """Say whether it bounds how many run."""
+        return self.concurrency is not None
+
+    @property
+    def kin(self) -> Iterable[Gate]:
+        """Return other gates that may have room when this one has."""
+        return ()
+
+    def free(self) -> float:
+        """Return how many more may run, whatever the rates say."""
+        return inf if self.concurrency is None else self.concurrency - self.in_use
+
     def most_cost(self) -> float:
         """Return the largest cost that can ever pass."""
         return min((rate.n for rate in self.rates if rate.metered), default=inf)
 
     def ready_at(self, now: float, cost: float) -> float:
         """Return when a task of this cost may pass, `now` at the earliest; inf while that depends on another task."""
-        if self.concurrency is not None and self.in_use >= self.concurrency:
+        if self.is_full:
             return inf
         return self.rates_ready_at(now, cost)
 
     @property
     def is_full(self) -> bool:
         """Say whether as many use it as may."""
-        return self.concurrency is not None and self.in_use >= self.concurrency
+        return self.free() <= 0
 
     def rates_ready_at(self, now: float, cost: float) -> float:
         """Return when the rates let something of this cost pass, however many run."""
@@ -139,7 +155,7 @@ class Gate:
         """Return how many tasks of cost 1 could pass now."""
         if self.held_until > now:
             return 0.0
-        room = inf if self.concurrency is None else max(0, self.concurrency - self.in_use)
+        room = max(0.0, self.free())
         if self.adaptive is not None:
             room = min(room, self.adaptive.room(now))
         for rate in self.rates:
@@ -273,6 +289,7 @@ class Slots:
 
     __slots__ = ("free", "name", "waiters")
     owner = None
+    kin: Iterable[Gate] = ()
 
     def __init__(self, name: str) -> None:
         self.name = name

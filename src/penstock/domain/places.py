@@ -53,6 +53,13 @@ class Places:
         """Let pipelines that wait at a shared gate try again."""
         if gate.waiters is not None and gate.waiters.count:
             self.open[gate] = None
+        self.call_kin(gate)
+
+    def call_kin(self, gate: Door) -> None:
+        """Let pipelines try again that wait at other gates, which may have room when this one has."""
+        for other in gate.kin:
+            if other.waiters is not None and other.waiters.count and other.free() > 0:
+                self.open[other] = None
 
     def make_ready(self, pipeline: Pipeline) -> None:
         """Let a pipeline have a turn."""

@@ -55,12 +55,13 @@ class RateSpec:
 
 @dataclass(frozen=True, slots=True)
 class LimitSpec:
-    """Describe a shared limit."""
+    """Describe a shared limit; one of the `project` is passed by every task, others by those that name it."""
 
     name: str
     rates: tuple[RateSpec, ...] = ()
     concurrency: int | None = None
     adaptive: bool = False
+    project: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class FunctionSpec:
     """Describe a function's instances. Durations are in seconds, `memory` in bytes; None means without limit.
 
     `env` holds secrets in clear. `rates` and `concurrency` are ceilings over all that the function runs, whichever
-    pipeline it comes through.
+    pipeline it comes through; `reserved_concurrency` are units of the project's ceilings that are its own.
     """
 
     name: str
@@ -87,6 +88,7 @@ class FunctionSpec:
     rates: tuple[RateSpec, ...] = ()
     concurrency: int | None = None
     source: str | None = None
+    reserved_concurrency: int = 0
 
     @property
     def slots(self) -> int:
@@ -157,13 +159,15 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         limits=_names(get("limits")),
         rates=rate_specs(get("rate")),
         concurrency=get("concurrency"),
+        reserved_concurrency=get("reserved_concurrency", 0),
     )
 
 
 def limit_spec(name: str, settings: Settings) -> LimitSpec:
     """Return what the engine needs to know of a shared limit, from its stored settings."""
     get = settings.get
-    return LimitSpec(name, rate_specs(get("rate")), get("concurrency"), get("adaptive", False))
+    project = get("scope") == "project"
+    return LimitSpec(name, rate_specs(get("rate")), get("concurrency"), get("adaptive", False), project)
 
 
 def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:

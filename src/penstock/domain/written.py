@@ -138,6 +138,7 @@ class FunctionSettings(Written):
     limits: Names = Field(default_factory=list)
     rate: Rates | None = None
     concurrency: Concurrency | None = None
+    reserved_concurrency: Annotated[int, BeforeValidator(checks.whole(1, 1_000_000))] | None = None
     description: Description = ""
 
     @field_validator("reuse")
@@ -166,6 +167,7 @@ class LimitSettings(Written):
     rate: Rates | None = None
     concurrency: Concurrency | None = None
     adaptive: bool = False
+    scope: Literal["named", "project"] = "named"
     description: Description = ""
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
+from penstock.domain.ceilings import reservation_mistakes
 from penstock.domain.errors import BadRequest, Conflict, InvalidSettings, Mistake, NotFound, PenstockError
 from penstock.domain.mistakes import nearest
 from penstock.domain.plan import Plan, Step, plan_in_steps, plan_removal_in_steps
@@ -167,6 +168,7 @@ class Configurer:
     async def _carry_out(self, plan: Plan, tasks: Removal) -> list[Change]:
         """Carry a plan out. New settings of a function that has code are a new version, which has to import too."""
         await _in_slices(self._check_pins(plan))
+        self._check_reservations(plan)
         closed = [
             self._plant.pipes[step.name] for step in plan.steps if step.kind == "pipeline" and step.action == "remove"
         ]
@@ -212,6 +214,19 @@ class Configurer:
                     Mistake(f"pipelines.{step.name}.version", f"'{name}' has no version {pin}", f"known are {known}")
                 )
         if mistakes:
+            raise InvalidSettings(mistakes)
+
+    def _check_reservations(self, plan: Plan) -> None:
+        """Refuse reservations that no ceiling has room for. Raises `InvalidSettings`."""
+        after: dict[str, dict[str, Any]] = {}
+        for kind in ("function", "limit"):
+            after[kind] = {name: stored.settings for name, stored in self._reconciler.objects[kind].items()}
+        for step in plan.steps:
+            if step.kind in after and step.settings is not None:
+                after[step.kind][step.name] = step.settings
+            elif step.kind in after:
+                after[step.kind].pop(step.name, None)
+        if mistakes := reservation_mistakes(after["function"], after["limit"]):
             raise InvalidSettings(mistakes)
 
     def _check_removals(self, plan: Plan, tasks: Removal) -> set[str]:
@@ -271,7 +286,7 @@ class Configurer:
             else:
                 if step.kind == "pipeline" and self._plant.pipes[step.name].busy:
                     self._left.add(step.name)
-                self._reconciler.remove(step.kind, step.name)
+                yield from self._reconciler.remove(step.kind, step.name)
             yield
         for flip in flips:
             yield from self._reconciler.flip(flip)

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 from penstock.compute.protocol import Blueprint, PipelineContext
 from penstock.domain.errors import Conflict
 from penstock.domain.limits import Gate
-from penstock.domain.settings import SECTIONS, Kind, PipelineSpec, finish, function_spec, limit_spec, pipeline_spec
+from penstock.domain.settings import (
+    SECTIONS,
+    Kind,
+    LimitSpec,
+    PipelineSpec,
+    finish,
+    function_spec,
+    limit_spec,
+    pipeline_spec,
+)
 from penstock.domain.task import WAITING, State
 from penstock.engine.model import DIRECT, Fleet, Function, Pipe
 from penstock.engine.objects import Objects
@@ -42,6 +51,7 @@ class Reconciler:
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
         self.objects: dict[Kind, Objects] = {kind: Objects(kind) for kind in SECTIONS}
+        self._wide: dict[str, None] = {}  # the limits that every pipeline passes
         self._contexts = count(1)
 
     def join(self, scaler: Scaler, scheduler: Scheduler, pump: Pump, lender: Lender) -> None:
@@ -80,23 +90,25 @@ class Reconciler:
         """Make one object what it says now, yielding often: a function's may concern all its pipelines."""
         self.objects[stored.kind][stored.name] = stored
         if stored.kind == "limit":
-            limit = limit_spec(stored.name, stored.settings)
-            self._gate(limit.name, limit.rates, limit.concurrency, adaptive=limit.adaptive)
+            yield from self._put_limit(limit_spec(stored.name, stored.settings))
         elif stored.kind == "function":
             yield from self._put_function(stored)
         else:
             self._put_pipeline(pipeline_spec(stored.name, stored.settings))
         self._pump.wake()
 
-    def remove(self, kind: Kind, name: str) -> None:
-        """Let one object go that nothing refers to any more."""
+    def remove(self, kind: Kind, name: str) -> Iterator[None]:
+        """Let one object go that nothing refers to any more, yielding often: a limit may be that of all pipelines."""
         del self.objects[kind][name]
         if kind == "limit":
+            if name in self._wide:
+                yield from self._spread(name, wide=False)
             self._lender.forget(self._plant.admission.gates.pop(name))
         elif kind == "function":
             self._remove_pipeline(DIRECT + name)
             del self._plant.functions[name]
             self._plant.admission.gates.pop(CEILING + name, None)
+            self._plant.admission.reserve(name, 0)
         else:
             self._remove_pipeline(name)
 
@@ -104,6 +116,28 @@ class Reconciler:
         gate = self._plant.admission.gates.get(name) or Gate(name)
         gate.configure(rates, concurrency, adaptive=adaptive)
         self._plant.admission.limit(gate)
+
+    def _put_limit(self, limit: LimitSpec) -> Iterator[None]:
+        """Make a limit. A project-wide one of concurrency is a ceiling, unless downstream teaches it."""
+        ceiling = limit.project and not limit.adaptive
+        self._gate(limit.name, limit.rates, None if ceiling else limit.concurrency, adaptive=limit.adaptive)
+        if limit.project:
+            self._plant.admission.ceiling(limit.name, limit.concurrency if ceiling else None)
+        if limit.project != (limit.name in self._wide):
+            yield from self._spread(limit.name, wide=limit.project)
+
+    def _spread(self, name: str, *, wide: bool) -> Iterator[None]:
+        """Let every pipeline pass a project-wide limit from now on, or no longer."""
+        plant = self._plant
+        if wide:
+            self._wide[name] = None
+        else:
+            del self._wide[name]
+            plant.admission.remove_ceiling(name)
+        for pipe in list(plant.pipes.values()):
+            if plant.pipes.get(pipe.spec.name) is pipe:
+                self._put_pipeline(pipe.spec)
+                yield
 
     def _put_function(self, stored: StoredObject) -> Iterator[None]:
         plant = self._plant
@@ -113,11 +147,14 @@ class Reconciler:
             self._gate(CEILING + spec.name, spec.rates, spec.concurrency)
             gates = (*gates, CEILING + spec.name)
         function = plant.functions.get(spec.name)
+        if spec.reserved_concurrency or function is not None:
+            plant.admission.reserve(spec.name, spec.reserved_concurrency)
         if function is None:
             plant.functions[spec.name] = Function(spec.name, spec, gates)
             self._put_pipeline(PipelineSpec(DIRECT + spec.name, spec.name, tier="realtime", attempts=1))
             return
         same = function.gates == gates and function.spec.timeout == spec.timeout
+        same = same and function.spec.reserved_concurrency == spec.reserved_concurrency
         function.spec, function.gates = spec, gates
         if not same:
             for pipe in [pipe for pipe in plant.pipes.values() if pipe.spec.function == spec.name]:
@@ -144,7 +181,7 @@ class Reconciler:
             old, pipe.fleet = pipe.fleet, fleet
             pipe.spec, pipe.timeout = spec, timeout
             self._leave(old)
-        shared = tuple(dict.fromkeys((*spec.limits, *function.gates)))
+        shared = tuple(dict.fromkeys((*spec.limits, *function.gates, *self._wide)))
         plant.admission.configure(spec, fleet.name, shared)
 
     def _remove_pipeline(self, name: str) -> None:

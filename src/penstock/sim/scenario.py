@@ -29,6 +29,7 @@ from penstock.sim.script import (
 
 Settings = dict[str, Any]
 HANDLER = "tasks:work"
+CEILING = "everything"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,14 @@ def draw(seed: int) -> Scenario:
     """Return the scenario of a seed."""
     rng = random.Random(seed)
     limits = {f"limit-{n}": _limits(rng, least=1) for n in range(rng.choice([0, 0, 1, 2]))}
+    reserved = _ceiling(rng, limits)
     script = Script(delays=_delays(rng))
     functions, bundles = {}, {}
     for n in range(rng.choice([1, 1, 2])):
         name = f"f{n}"
         functions[name] = _function(rng, list(limits))
+        if reserved and n == 0:
+            functions[name]["reserved_concurrency"] = reserved
         bundles[name] = f"{name}-1"
     pipelines = {f"p{n}": _pipeline(rng, list(functions), list(limits)) for n in range(rng.randint(1, 5))}
     service = Downstream(
@@ -176,6 +180,17 @@ def _limits(rng: random.Random, least: int = 0) -> Settings:
     if settings and rng.random() < 0.3:
         settings["adaptive"] = True
     return settings
+
+
+def _ceiling(rng: random.Random, limits: dict[str, Settings]) -> int:
+    """Make a ceiling of the project, sometimes; return how much of it is reserved for the first function."""
+    if rng.random() < 0.7:
+        return 0
+    most = rng.choice([1, 3, 10])
+    limits[CEILING] = {"scope": "project", "concurrency": most}
+    if rng.random() < 0.3:
+        limits[CEILING]["rate"] = _rates(rng)
+    return rng.choice([0, 1, most - 1]) if most > 1 else 0
 
 
 def _function(rng: random.Random, limits: list[str]) -> Settings:
@@ -301,7 +316,7 @@ def _disturbance(
     limit = rng.choice(list(limits)) if limits else ""
     batch = {"batch": rng.choice([None, _batch(rng)])} if rng.random() < 0.3 else {}
     details: dict[str, tuple[str, Settings]] = {
-        "limit": (limit, _limits(rng, least=1)),
+        "limit": (limit, {"concurrency": rng.choice([10, 20])} if limit == CEILING else _limits(rng, least=1)),
         "pipeline": (pipeline, {**_NO_LIMITS, **_limits(rng), "weight": rng.choice([None, 2]), **batch}),
         "function": (function, {"concurrency": rng.choice([None, 2]), "timeout": rng.choice(["1s", "3s"])}),
         "pause": (pipeline, {"seconds": rng.uniform(0.1, 10)}),

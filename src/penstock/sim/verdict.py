@@ -63,6 +63,8 @@ def _limits(world: World) -> Iterator[str]:
             mine = [e for e in executions if e.pipeline == name]
         elif kind == "function":
             mine = [e for e in executions if e.function == name and _gated(allowances, e)]
+        elif scenario.limits[name].get("scope") == "project":
+            mine = list(executions)
         else:
             users = {pipeline for pipeline, one in scenario.pipelines.items() if name in one.get("limits", ())}
             functions = {function for function, one in scenario.functions.items() if name in one.get("limits", ())}
