@@ -249,8 +249,9 @@ class Plant:
     def running_attempt(self, task_id: int) -> int | None:
         """Return the attempt in which a task runs now, or None. It looks through all that runs: not for the hot path."""
         for attempt, running in self.running.items():
-            if any(task.id == task_id for task in running.tasks):
-                return attempt
+            for task in running.tasks:
+                if task.id == task_id:
+                    return attempt
         return None
 
     def running_tasks(self) -> set[int]:
