@@ -1,5 +1,8 @@
 """Adaptive ceilings settle near the true limit of a service that does not tell it, and hardly any call is refused."""
 
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil, inf
 
 import pytest
@@ -7,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.domain.downstreams import Bucket, Crowd, Service, Window, World
 
-from penstock.domain.adaptive import LEAST, Adaptive, Learned
+from penstock.domain.adaptive import LEAST, SLOWEST, Adaptive, Learned
 from penstock.domain.admission import Admission
 from penstock.domain.limits import Gate
 from penstock.domain.pipeline import Start
@@ -109,6 +112,40 @@ def test_a_limit_that_was_lowered_is_found_at_once() -> None:
     assert world.refused(90) < 0.01
 
 
+@dataclass
+class Outage:
+    """Take nothing for some time."""
+
+    service: Service
+    begin: float
+    end_at: float
+
+    def call(self, now: float) -> float | None:
+        return 1.0 if self.begin <= now < self.end_at else self.service.call(now)
+
+    def end(self) -> None:
+        self.service.end()
+
+
+@pytest.mark.parametrize("wait", [ceil, silent], ids=["says when", "says nothing"])
+def test_after_an_outage_it_is_soon_what_it_was(wait: Callable[[float], float | None]) -> None:
+    world = World(Outage(Bucket(40, 40), 60, 360), [by_rate(400)], wait=wait).run(540)
+    assert world.flow(480, 540) > 36
+    assert world.refused(420) < 0.01
+
+
+def test_who_refuses_at_random_is_still_called() -> None:
+    rng = random.Random(1)
+
+    @dataclass
+    class Moody(Outage):
+        def call(self, now: float) -> float | None:
+            return 0.0 if rng.random() < 0.3 else None
+
+    world = World(Moody(Bucket(1, 1), 0, 0), [by_rate(5)]).run(3600)
+    assert world.flow(600, 3600) > 0.05
+
+
 def test_while_nothing_is_refused_the_ceiling_is_reached_in_seconds() -> None:
     gate = by_rate(100)
     world = World(Bucket(1e6, 1e6), [gate]).run(20)
@@ -150,7 +187,7 @@ def test_it_stays_between_its_bounds(story: list[str], pause: float, most: int) 
         rate, number = adaptive.learned
         assert rate is not None
         assert number is not None
-        assert LEAST * most <= rate <= most
+        assert min(most, max(LEAST * most, SLOWEST)) <= rate <= most
         assert 1 <= number <= most
         assert adaptive.ready_at(now) < inf
 

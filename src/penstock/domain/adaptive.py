@@ -10,6 +10,7 @@ Only what binds is learned: a pace that nobody uses proves nothing. Moments are 
 
 from __future__ import annotations
 
+from copy import copy
 from math import exp, inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -20,7 +21,8 @@ FIRST: Final = 0.1
 """The share of its ceiling at which an estimate begins; one start a second, and one at once, are always tried."""
 
 LEAST: Final = 0.001
-"""The share of its ceiling below which no rate falls."""
+SLOWEST: Final = 0.1
+"""No rate falls below this share of its ceiling, nor below one start in ten seconds: holds see to what is slower."""
 
 FALL: Final = 0.9
 """What a refusal leaves of an estimate that has worked for long."""
@@ -141,7 +143,8 @@ class Estimate:
         worked = max(0.0, now - self._since)
         self._pause = max(pause, SOON)
         left = max(DEEPEST, min(FALL, worked / (worked + self._pause)))
-        self._top = max(self.least, BELOW * self.value)
+        if self._answers or self._top == inf:  # else nothing was taken since the last fall: it may be an outage
+            self._top = max(self.least, BELOW * self.value)
         self._base = self.value = self._bounded(max(left * self.value, min(proven, FALL * self.value)))
         self._answers, self._since, self._cost = 0, now + pause, 1
 
@@ -182,8 +185,14 @@ class Adaptive:
         tasks = [rate for rate in rates if rate.meter == "tasks"]
         self._metered = not tasks
         most = min((rate.n / rate.period for rate in tasks or rates), default=0.0)
-        self.rate = _estimate(self.rate, most, most * LEAST) if rates else None
+        self.rate = _estimate(self.rate, most, max(LEAST * most, SLOWEST)) if rates else None
         self.slots = None if concurrency is None else _estimate(self.slots, float(concurrency), 1.0)
+
+    def copy(self) -> Adaptive:
+        """Return one that goes its own way from here on."""
+        twin = copy(self)
+        twin.rate, twin.slots, twin._flow = copy(self.rate), copy(self.slots), copy(self._flow)
+        return twin
 
     @property
     def learned(self) -> Learned:

@@ -5,7 +5,7 @@ Moments are monotonic seconds. Nothing here reads a clock.
 
 from __future__ import annotations
 
-from copy import copy, deepcopy
+from copy import copy
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -108,7 +108,7 @@ class Gate:
         """Return one to ask and to play with: nothing waits there, and what it is told changes nothing here."""
         twin = copy(self)
         twin.rates = tuple(rate.copy() for rate in self.rates)
-        twin.adaptive = deepcopy(self.adaptive)
+        twin.adaptive = None if self.adaptive is None else self.adaptive.copy()
         twin.waiters = twin.asks = None
         return twin
 
