@@ -49,12 +49,14 @@ class Flow:
         self.pending: list[tuple[float, float, float]] = []  # (report, start, cost)
         self.starts: list[tuple[float, float]] = []  # (moment, cost)
         self.taken: list[float] = []
+        self.dated: list[float] = []  # what a date counts as: one that is heard out of order, as the latest before it
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         for report, start, cost in sorted(self.pending):
             if report <= self.now:
                 self.pending.remove((report, start, cost))
+                self.dated.append(max([start, *self.dated[-1:]]))
                 self.gate.date(start, cost)
                 self.gate.release()
 
@@ -129,14 +131,11 @@ def test_a_window_with_room_lets_start_at_once(spec: RateSpec, steps: list[tuple
     flow = Flow(Gate("g", (spec,)))
     period = spec.period + spec.margin
     slack = 1e-6 if spec.n <= EXACT else period / 200
-    latest = -inf  # dates that are heard out of order may count as the latest that was heard before them
     for seconds, count, delay, report in steps:
         flow.pass_time(seconds)
         for _ in range(count):
-            unreported = len(flow.pending)
-            latest = max([latest, *(start for _, start, _ in flow.pending)])
-            recent = sum(max(start, latest if delay else start) > flow.now - period - slack for start, _ in flow.starts)
-            if recent + unreported < spec.n:
+            recent = sum(at > flow.now - period - slack for at in flow.dated)
+            if recent + len(flow.pending) < spec.n:
                 assert flow.gate.ready_at(flow.now, 1.0) <= flow.now
             if flow.gate.ready_at(flow.now, 1.0) <= flow.now:
                 flow.take(delay, report)
