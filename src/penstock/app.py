@@ -92,7 +92,7 @@ async def build(data: Path, host: str = "127.0.0.1", port: int = 0) -> AsyncIter
         url = _url_of(listening)
         token = _token_in(data)
         bundles = Bundles(data / "bundles")
-        engine = Engine(SqliteStore(data), LocalCompute(data / "instances", bundles.path), bundles)
+        engine = Engine(SqliteStore(data), LocalCompute(data / "instances", bundles.path), bundles, boot=_boot())
         lobby = Lobby()
         names = [name.strip() for name in os.environ.get(HOSTS, "").split(",") if name.strip()]
         front = Front(engine, Doorman(token, host, names), lobby, make_rest(engine, lobby))
@@ -132,6 +132,14 @@ def _data_directory(data: Path) -> Path:
             f"The data directory {data} cannot be used: {error.strerror}. Name another one with --data."
         ) from error
     return data.resolve()
+
+
+def _boot() -> str:
+    """Return the identity of this boot of the machine, which its monotonic clock counts from; "" if there is none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _token_in(data: Path) -> str:

@@ -274,3 +274,23 @@ def test_long_bodies_are_read_in_slices() -> None:
     items = read(b"\n".join([line] * count), b"application/x-ndjson")
     assert [len(item.payload) for item in items] == [1002] * count
     assert {item.due for item in items} == {1001.0}
+
+
+@pytest.mark.parametrize("change", ["the limit is lowered", "a metered limit is added", "a shared limit is lowered"])
+def test_a_task_that_has_become_too_dear_ends_as_dead_with_the_reason(server: Server, name: str, change: str) -> None:
+    def tokens(n: int) -> dict[str, str]:
+        return {"rate": f"{n}/h", "style": "window", "meter": "cost"}
+
+    assert server.put(f"/v1/limits/{name}", {"rate": tokens(100)}).status == 201
+    own = {} if change == "a metered limit is added" else {"rate": tokens(100)}
+    server.make(name, "echo", paused=True, limits=[name], **own)
+    dear, cheap = send(server, name, [{"cost": 80}, {"cost": 5, "payload": 5}]).json()["ids"]
+    if change == "a shared limit is lowered":
+        server.ask("PATCH", f"/v1/limits/{name}", {"rate": tokens(10)})
+    else:
+        server.ask("PATCH", f"/v1/pipelines/{name}", {"rate": tokens(10)})
+    assert server.post(f"/v1/pipelines/{name}/resume", None).status == 200
+    assert server.wait(cheap)["result"] == 5
+    ended = server.wait(dear)
+    assert (ended["state"], ended["outcome"], ended["attempts"]) == ("dead", "error", 0)
+    assert f"costs 80, more than the limit '{name}' ever lets pass" in ended["error"]["message"]

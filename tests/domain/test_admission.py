@@ -732,7 +732,7 @@ def test_removing_a_pipeline_returns_its_tasks_and_lets_others_pass() -> None:
         bench.send(name, 3)
     bench.provide(10)
     bench.run(0.5)
-    assert len(bench.admission.remove("first")) == 2
+    assert len(bench.admission.remove("first", bench.now)) == 2
     del bench.specs["first"]
     bench.waiting.pop("first")
     bench.run(10)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from penstock.engine.deadlines import Deadlines
 from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
 from penstock.engine.recorder import Recorder
+from penstock.engine.reserver import Reserver
 from penstock.engine.scaler import Scaler
 from penstock.engine.scheduler import Scheduler
 from penstock.sim.__main__ import main
@@ -200,3 +202,13 @@ def test_a_broken_engine_is_caught(
         if any(complaint in breach for breach in report.breaches):
             return
     raise AssertionError(f"no seed found what {damage.__name__} does")
+
+
+@pytest.mark.parametrize(
+    ("boot", "wall", "away"),
+    [("one", 1030.0, 30.0), ("one", -2600.0, 30.0), ("one", 9000.0, 30.0), ("two", 1020.0, 20.0), ("two", -5.0, 0.0)],
+)
+def test_what_limits_have_used_is_as_old_as_the_monotonic_clock_says(boot: str, wall: float, away: float) -> None:
+    """After another boot of the machine only the wall clock is left, and it may have been set back."""
+    plant: Any = SimpleNamespace(boot=boot, clock=lambda: 80.0, wall=lambda: wall)
+    assert Reserver(plant)._away({"at": 1000.0, "clock": 50.0, "boot": "one"}) == away

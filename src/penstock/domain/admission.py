@@ -12,6 +12,7 @@ from math import inf
 
 from penstock.domain.ceilings import Ceilings
 from penstock.domain.fairness import ALONE, TIERS, WaitQueue
+from penstock.domain.gone import Gone
 from penstock.domain.lending import Lending
 from penstock.domain.limits import Door, Gate, Slots
 from penstock.domain.moments import ALARM, ELDER
@@ -36,6 +37,7 @@ class Admission:
         self._most = most
         self._memory = memory
         self._bytes = 0
+        self.gone = Gone()
         self._places = Places()
         self._ceilings = Ceilings()
         self.short = self._places.short
@@ -93,9 +95,11 @@ class Admission:
     def _look_at_periods(self, gate: Gate) -> None:
         self.shortest_period = min(self.shortest_period, *(rate.period for rate in gate.rates), inf)
 
-    def remove(self, name: str) -> list[Task]:
+    def remove(self, name: str, now: float) -> list[Task]:
         """Forget a pipeline; return the tasks it had in memory."""
         pipeline = self.pipelines.pop(name)
+        if pipeline.own is not None:
+            self.gone.keep(f"pipeline {name}", pipeline.own, now)
         self._places.leave(pipeline)
         _use(pipeline, ())
         pipeline.place = PAUSED
@@ -158,11 +162,12 @@ class Admission:
     def own_gate(self, pipeline: Pipeline) -> Gate:
         """Return a pipeline's own gate. It is made when the first task comes, so that one without tasks needs none."""
         if pipeline.own is None:
-            own = pipeline.own = Gate(
-                pipeline.name, pipeline.rates, pipeline.concurrency, pipeline, adaptive=pipeline.adaptive
-            )
-            own.in_use = pipeline.ungated
-            if self._used_up_at is not None:
+            before = self.gone.take(f"pipeline {pipeline.name}")
+            own = pipeline.own = before or Gate(pipeline.name)
+            own.owner = pipeline
+            own.configure(pipeline.rates, pipeline.concurrency, adaptive=pipeline.adaptive)
+            own.in_use += pipeline.ungated
+            if before is None and self._used_up_at is not None:
                 own.use_up(self._used_up_at)
             pipeline.gates = (own, *pipeline.gates)
             self._look_at_periods(own)

@@ -54,10 +54,13 @@ class Engine:
         project: str = "default",
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        boot: str = "",
         rng: random.Random | None = None,
         keep_results: float = 7 * 86_400.0,
     ) -> None:
-        plant = self.plant = Plant(store, compute, project=project, clock=clock, wall=wall, rng=rng or random.Random())
+        plant = self.plant = Plant(
+            store, compute, project=project, clock=clock, wall=wall, boot=boot, rng=rng or random.Random()
+        )
         self.pump = Pump(plant)
         self.scaler = Scaler(plant, self.pump.wake)
         self.recorder = Recorder(plant)

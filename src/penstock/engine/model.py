@@ -201,7 +201,10 @@ class Fleet:
 
 
 class Plant:
-    """Hold what all loops of one project work on. `clock` is monotonic seconds, `wall` the wall clock."""
+    """Hold what all loops of one project work on. `clock` is monotonic seconds, `wall` the wall clock.
+
+    `boot` names what `clock` counts from: moments of two servers can be compared if it is the same, and not empty.
+    """
 
     def __init__(
         self,
@@ -211,6 +214,7 @@ class Plant:
         project: str,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        boot: str,
         rng: random.Random,
     ) -> None:
         self.store = store
@@ -219,6 +223,7 @@ class Plant:
         self.project_id = 0
         self.clock = clock
         self.wall = wall
+        self.boot = boot
         self.rng = rng
         self.admission = Admission()
         self.functions: dict[str, Function] = {}

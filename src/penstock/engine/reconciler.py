@@ -103,19 +103,27 @@ class Reconciler:
         if kind == "limit":
             if name in self._wide:
                 yield from self._spread(name, wide=False)
-            self._lender.forget(self._plant.admission.gates.pop(name))
+            self._remove_gate(name)
         elif kind == "function":
             self._remove_pipeline(DIRECT + name)
             del self._plant.functions[name]
-            self._plant.admission.gates.pop(CEILING + name, None)
+            if CEILING + name in self._plant.admission.gates:
+                self._remove_gate(CEILING + name)
             self._plant.admission.reserve(name, 0)
         else:
             self._remove_pipeline(name)
 
     def _gate(self, name: str, rates: tuple[Any, ...], concurrency: int | None, *, adaptive: bool = False) -> None:
-        gate = self._plant.admission.gates.get(name) or Gate(name)
+        admission = self._plant.admission
+        gate = admission.gates.get(name) or admission.gone.take(f"limit {name}") or Gate(name)
         gate.configure(rates, concurrency, adaptive=adaptive)
         self._plant.admission.limit(gate)
+
+    def _remove_gate(self, name: str) -> None:
+        """Let a shared gate go; what it has used counts for one of the same name while it would have counted."""
+        gate = self._plant.admission.gates.pop(name)
+        self._lender.forget(gate)
+        self._plant.admission.gone.keep(f"limit {name}", gate, self._plant.clock())
 
     def _put_limit(self, limit: LimitSpec) -> Iterator[None]:
         """Make a limit. A project-wide one of concurrency is a ceiling, unless downstream teaches it."""
@@ -187,7 +195,7 @@ class Reconciler:
     def _remove_pipeline(self, name: str) -> None:
         plant = self._plant
         pipe = plant.pipes.pop(name)
-        tasks = plant.admission.remove(name)
+        tasks = plant.admission.remove(name, plant.clock())
         for task in (*tasks, *self._scheduler.discard(name, tasks)):
             call = plant.calls.get(task.id)
             if call is not None and not call.done():

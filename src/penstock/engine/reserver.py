@@ -118,10 +118,19 @@ class Reserver:
         self._pump.wake()
 
     def _body(self, used: dict[str, list[Used]], learned: dict[str, Learned] | None = None) -> bytes:
-        return json.dumps({"at": self._plant.wall(), "used": used, "learned": learned or {}}).encode()
+        plant = self._plant
+        moment = {"at": plant.wall(), "clock": plant.clock(), "boot": plant.boot}
+        return json.dumps({**moment, "used": used, "learned": learned or {}}).encode()
+
+    def _away(self, saved: dict[str, Any]) -> float:
+        """Return how long ago (seconds) something was saved: by the monotonic clock, if it is the same one still."""
+        plant = self._plant
+        if plant.boot and saved.get("boot") == plant.boot:
+            return max(0.0, plant.clock() - float(saved["clock"]))
+        return max(0.0, plant.wall() - float(saved["at"]))
 
     def _restore(self, saved: dict[str, Any], now: float) -> None:
-        away = max(0.0, self._plant.wall() - saved["at"])
+        away = self._away(saved)
         for name, used in saved["used"].items():
             gate = self._gate(name)
             if gate is not None:

@@ -329,9 +329,16 @@ def _disturbance(
         "redrive": (pipeline, {}),
         "call": (called, {"timeout": rng.choice([None, 0.2, 3.0]), "count": rng.choice([1, 10])}),
         "block": ("", {"seconds": rng.choice([0.02, 0.5])}),
-        "clock": ("", {"seconds": rng.choice([-30.0, -0.5, 0.5, 30.0])}),
+        "clock": ("", {"seconds": rng.choice([-3600.0, -30.0, -0.5, 0.5, 30.0, 3600.0])}),
         "full": ("", {"seconds": rng.uniform(0.1, 5)}),
         "crash": ("", {"down": down, "again": again}),
-        "restart": ("", {"down": down, "grace": rng.choice([0.0, 1.0, 5.0])}),
+        "restart": (
+            "",
+            {
+                "down": down,
+                "grace": rng.choice([0.0, 1.0, 5.0]),
+                "set_by": rng.choice([0.0, 0.0, -3600.0, -5.0, 5.0, 3600.0]),
+            },
+        ),
     }
     return Step(at, action, *details[action])

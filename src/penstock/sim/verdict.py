@@ -169,7 +169,7 @@ def _dead(world: World, sending: Sending, stored: StoredTask) -> Iterator[str]:
 
 def _moments(world: World, sending: Sending, stored: StoredTask, executions: list[Execution]) -> Iterator[str]:
     """Check that a task starts neither before nor after it may; a clock that was set may have let it start before."""
-    if sending.due is not None and executions and "clock" not in {step.action for step in world.scenario.steps}:
+    if sending.due is not None and executions and not world.clock_was_set:
         sent = world.wall(executions[0].sent)
         if sent < sending.due - ROUNDING:
             yield f"it was sent at {sent!r}, and was to wait for others until {sending.due!r}"
@@ -184,7 +184,9 @@ def _deadline(world: World, start_by: float, stored: StoredTask, executions: lis
         admitted = min(world.wall(first.admitted), world.wall(first.sent) - first.prepared)
         if admitted >= start_by:
             yield f"it was started at {admitted!r}, and had to be by {start_by!r}"
-    disturbed = {"crash", "restart", "clock", "full", "block"} & {step.action for step in world.scenario.steps}
+    disturbed = {"crash", "restart", "full", "block"} & {
+        step.action for step in world.scenario.steps
+    } or world.clock_was_set
     if stored.state is State.EXPIRED and not (disturbed or stored.history) and stored.finished is not None:
         if stored.finished > start_by + PROMPT:
             yield f"it expired at {stored.finished!r}, and had to start by {start_by!r}"

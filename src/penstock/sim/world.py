@@ -85,6 +85,11 @@ class World:
         return WALL + moment - self._start + skew
 
     @property
+    def clock_was_set(self) -> bool:
+        """Say whether the wall clock was ever set."""
+        return len(self._skews) > 1
+
+    @property
     def server(self) -> Server:
         """Return the server that lives now."""
         assert self._server is not None, "no server lives"
@@ -109,6 +114,7 @@ class World:
             _Bundles(),
             clock=self._loop.time,
             wall=self.wall,
+            boot="one",
             rng=random.Random(rng.random()),
         )
         engine.plant.admission._most = scenario.prefix
@@ -402,12 +408,14 @@ class World:
         await asyncio.sleep(down)
         await self._open(again)
 
-    async def _do_restart(self, _: str, down: float, grace: float) -> None:
+    async def _do_restart(self, _: str, down: float, grace: float, set_by: float) -> None:
         server = self.server
         self.diary.restarts.append(self._loop.time())
         await self._ask(server.engine.close(grace))
         await self._loop.kill(server.life)
         self.ledger.note(self._loop.time(), f"{server.life} has stopped")
+        if set_by:
+            await self._do_clock("", set_by)
         await asyncio.sleep(down)
         await self._open(inf)
 
