@@ -60,8 +60,9 @@ class Running:
     lobby: Lobby
 
 
-def serve(data: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Run a server until SIGINT or SIGTERM; `ready` is called with its URL when it listens.
+def serve(data: Path, host: str, port: int, ready: Callable[[str, str], None]) -> None:
+    """Run a server until SIGINT or SIGTERM; `ready` is called with its URL, and by what means memory limits are
+    enforced here, when it listens.
 
     Raises `Locked` if another server has the data directory, `OSError` if nothing can listen at the port.
     """
@@ -74,13 +75,13 @@ def serve(data: Path, host: str, port: int, ready: Callable[[str], None]) -> Non
         runner.run(_serve(data, host, port, ready))
 
 
-async def _serve(data: Path, host: str, port: int, ready: Callable[[str], None]) -> None:
+async def _serve(data: Path, host: str, port: int, ready: Callable[[str, str], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with build(data, host, port) as running:
-        ready(running.url)
+        ready(running.url, running.engine.plant.compute.enforcement)
         await stop.wait()
 
 

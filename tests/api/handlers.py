@@ -127,3 +127,14 @@ def spends(event: Any, context: Any) -> float:
     if event is not None:
         context.spent(event)
     return begun
+
+
+def hoards(event: Any, context: Any) -> int:
+    """Hold as many bytes as asked for; with a file's name, hold nothing and wait for that file."""
+    if isinstance(event, str):
+        return int(waits(event, context))
+    print("hoards", event)
+    held: list[bytes] = []
+    while len(held) * 5_000_000 < event:
+        held.append(b"x" * 5_000_000)
+    return len(held)

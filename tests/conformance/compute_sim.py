@@ -34,6 +34,11 @@ def _tell(_event: Any, call: Call) -> Act:
     return Act(0.001, body=_body(told))
 
 
+def _grow(event: Any, call: Call) -> Act:
+    limit = call.blueprint.memory
+    return Act(0.001, body=_body(event // 5_000_000), overruns=limit is not None and event > limit)
+
+
 def _spoil(_event: Any, call: Call) -> Act:
     params = json.loads(call.params)
     return Act(0.001, body=_body([params, {**params, "spoiled": True}]))
@@ -68,6 +73,7 @@ ANSWERS: dict[str, Answer] = {
     "hang": lambda _event, _call: Act(inf, grace=None),
     "hang_async": lambda _event, _call: Act(inf),
     "stubborn_async": lambda _event, _call: Act(inf, stays=_body("stayed")),
+    "grow": _grow,
     "tell": _tell,
     "spoil_params_async": _spoil,
     "chatter": _chatter,

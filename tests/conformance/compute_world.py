@@ -124,6 +124,17 @@ async def stubborn_async(event, context):
         return "stayed"
 
 
+def grow(event, context):
+    held = []
+    while len(held) * 5_000_000 < event:
+        held.append(b"x" * 5_000_000)
+    return len(held)
+
+
+async def grow_async(event, context):
+    return grow(event, context)
+
+
 def tell(event, context):
     return {
         "function": context.function_name, "version": context.function_version, "memory": context.memory_limit_in_mb,

@@ -240,6 +240,43 @@ def test_an_instance_can_be_killed_before_it_has_begun(run: Exercise) -> None:
     run(body)
 
 
+@pytest.mark.parametrize(("handler", "slots"), [("grow", 1), ("grow", 3), ("grow_async", 3)])
+def test_an_instance_that_uses_more_memory_than_it_may_is_ended_and_its_neighbour_goes_on(
+    run: Exercise, handler: str, slots: int
+) -> None:
+    limit = 100_000_000
+
+    async def body(compute: Compute, heard: Heard) -> None:
+        made_from = blueprint(handler, slots, memory=limit)
+        modest, greedy = compute.launch(made_from), compute.launch(made_from)
+        modest.run([run_of(1, 30_000_000)])
+        greedy.run([run_of(2, 3_000_000_000)])
+        gone = await heard.exit_of(greedy)
+        assert (gone.code, gone.signal, gone.killed) == (None, 9, False)
+        assert gone.overran is not None
+        assert limit < gone.overran < 1.5 * limit
+        modest.run([run_of(3, 30_000_000)])
+        assert [result_of(end) for end in await heard.end_of(1, 3)] == [6, 6]
+        assert 2 not in heard.ends
+
+    run(body)
+
+
+def test_memory_without_a_limit_and_ends_of_other_causes_are_no_overrun(run: Exercise) -> None:
+    async def body(compute: Compute, heard: Heard) -> None:
+        free = compute.launch(blueprint("grow"))
+        free.run([run_of(1, 200_000_000)])
+        assert result_of((await heard.end_of(1))[0]) == 40
+        free.kill()
+        crashing = compute.launch(blueprint("crash", memory=100_000_000))
+        crashing.run([run_of(2)])
+        for instance in (free, crashing):
+            assert (await heard.exit_of(instance)).overran is None
+        assert compute.enforcement
+
+    run(body)
+
+
 def test_an_async_execution_is_cancelled_and_its_neighbours_go_on(run: Exercise) -> None:
     async def body(compute: Compute, heard: Heard) -> None:
         instance = compute.launch(blueprint("sleep_async", 4))

@@ -264,6 +264,7 @@ def status_view(engine: Engine, version: str, uptime: float) -> View:
         "pipelines": len(engine.reconciler.objects["pipeline"]),
         "functions": len(plant.functions),
         "instances": len(plant.members),
+        "memory_limits": plant.compute.enforcement,
         "tasks": {
             "delayed": sum(one.delayed for one in counts),
             "queued": sum(one.queued for one in counts),

@@ -29,8 +29,9 @@ def up(
     target = ctx.find_object(Target) or Target()
     folder = data or target.data or Path(os.environ.get("PENSTOCK_DATA") or ".penstock")
 
-    def ready(url: str) -> None:
+    def ready(url: str, enforcement: str) -> None:
         say(f"Penstock runs at {url} and keeps its data in {folder.resolve()}.")
+        note(f"Memory limits of instances are enforced by {enforcement}.")
         note("Ctrl-C stops it.")
 
     try:

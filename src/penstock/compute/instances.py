@@ -122,7 +122,7 @@ class LocalInstance:
             detail = self._tell_last_output(home) or detail
         self._running.clear()
         killed = self.killed and exit.code is None
-        self._listener.gone(self, Exit(exit.code, exit.signal, killed, detail))
+        self._listener.gone(self, Exit(exit.code, exit.signal, killed, detail, exit.overran))
 
     def _tell_last_output(self, home: Path) -> str:
         """Tell of output that the process could not send any more; return the end of its file."""

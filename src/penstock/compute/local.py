@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from penstock.compute import processes
+from penstock.compute import memory, processes
 from penstock.compute.instances import LocalInstance
+from penstock.compute.memory import Enforcement
 from penstock.compute.protocol import Blueprint, Exit, ImportFailed, Instance, Listener
 from penstock.compute.zygotes import Zygote
 
@@ -35,6 +36,7 @@ class LocalCompute:
         self._directory = directory.resolve()
         self._bundle_path = bundle_path
         self._owner = ""
+        self._enforcement = Enforcement()
         self._last_number = 0
         self._instances: dict[int, LocalInstance] = {}
         self._zygotes: dict[Blueprint, Zygote] = {}
@@ -52,6 +54,7 @@ class LocalCompute:
         _allow_many_files()
         try:
             await self._loop.run_in_executor(self._worker, self._fence)
+            self._enforcement = await self._loop.run_in_executor(self._worker, memory.probe, self._owner)
         except BaseException:
             self._worker.shutdown(wait=False)
             raise
@@ -97,7 +100,7 @@ class LocalCompute:
         except OSError as error:
             instance = LocalInstance(number, blueprint, self._listener, self._kill, self._loop, None)
             self._instances[number] = instance
-            self._loop.call_soon(self.exited, number, 0, None, None, _cannot_start(blueprint, error))
+            self._loop.call_soon(self.exited, number, 0, None, None, _cannot_start(blueprint, error), None)
             return instance
         instance = LocalInstance(number, blueprint, self._listener, self._kill, self._loop, ours)
         self._instances[number] = instance
@@ -117,9 +120,16 @@ class LocalCompute:
         if local is not None:
             local.ping()
 
-    def exited(self, number: int, pid: int, code: int | None, signal: int | None, detail: str) -> None:
+    @property
+    def enforcement(self) -> str:
+        """Return by what means an instance is kept within its `memory`."""
+        return self._enforcement.level
+
+    def exited(
+        self, number: int, pid: int, code: int | None, signal: int | None, detail: str, overran: int | None
+    ) -> None:
         """Hear from a zygote that an instance's process was reaped (pid 0: that there was none)."""
-        self._depart(number, pid, Exit(code, signal, killed=False, detail=detail))
+        self._depart(number, pid, Exit(code, signal, killed=False, detail=detail, overran=overran))
 
     def abandoned(self, zygote: Zygote) -> None:
         """Hear that a zygote is gone. Its instances are being killed by the kernel; their ends of the lines tell when."""
@@ -168,7 +178,7 @@ class LocalCompute:
         self._last_number += 1
         home = self._zygotes_home / str(self._last_number)
         bundle = self._bundle_path(blueprint.bundle)
-        zygote = Zygote(blueprint, bundle, home, self._instances_home, self._owner, self)
+        zygote = Zygote(blueprint, bundle, home, self._instances_home, self._owner, self._enforcement, self)
         self._zygotes[blueprint] = zygote
         self._every_zygote[zygote] = home
         return zygote

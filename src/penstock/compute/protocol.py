@@ -105,13 +105,15 @@ class End:
 class Exit:
     """Report why an instance is gone: its exit code, or the signal that ended it; `detail` is for people.
 
-    `killed` is True if Penstock ended it on purpose.
+    `killed` is True if Penstock ended it on purpose. `overran` is how many bytes it was found to use if it was ended because
+    that was more than its blueprint's `memory`, else None; that is not on purpose.
     """
 
     code: int | None
     signal: int | None
     killed: bool
     detail: str = ""
+    overran: int | None = None
 
 
 class ImportFailed(Exception):
@@ -182,6 +184,10 @@ class Listener(Protocol):
 
 class Compute(Protocol):
     """Make instances."""
+
+    @property
+    def enforcement(self) -> str:
+        """Return by what means an instance is kept within its `memory`, in a word or two for people."""
 
     async def open(self, listener: Listener) -> None:
         """Begin: first end whatever an earlier server left running here, and wait until it is gone."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import penstock.runtime
+from penstock.compute.memory import Enforcement
 from penstock.compute.processes import OWNER
 from penstock.compute.protocol import Blueprint, ImportFailed
 from penstock.runtime import control
@@ -38,8 +39,13 @@ _DUMP_PATIENCE = 1.0
 class Exits(Protocol):
     """Hear what a zygote tells of its instances."""
 
-    def exited(self, number: int, pid: int, code: int | None, signal: int | None, detail: str) -> None:
-        """Hear that an instance's process was reaped (or could not be forked: then neither code nor signal)."""
+    def exited(
+        self, number: int, pid: int, code: int | None, signal: int | None, detail: str, overran: int | None
+    ) -> None:
+        """Hear that an instance's process was reaped (or could not be forked: then neither code nor signal).
+
+        `overran` is how many bytes it used if it was ended for that.
+        """
 
     def abandoned(self, zygote: "Zygote") -> None:
         """Hear that the zygote is gone; what it has not told of an instance it never will."""
@@ -53,7 +59,14 @@ class Zygote:
     """
 
     def __init__(
-        self, blueprint: Blueprint, bundle: Path, home: Path, instances: Path, owner: str, exits: Exits
+        self,
+        blueprint: Blueprint,
+        bundle: Path,
+        home: Path,
+        instances: Path,
+        owner: str,
+        enforcement: Enforcement,
+        exits: Exits,
     ) -> None:
         self.blueprint = blueprint
         self.ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -64,6 +77,7 @@ class Zygote:
         self.launched: set[int] = set()
         self._loop = asyncio.get_running_loop()
         self._home = home
+        self._enforcement = enforcement
         self._exits = exits
         self._spawns: list[tuple[int, socket.socket]] = []
         self._kills: list[int] = []
@@ -95,6 +109,8 @@ class Zygote:
             version=made_from.version,
             slots=made_from.slots,
             memory=made_from.memory,
+            enforcement=self._enforcement.level,
+            groups=self._enforcement.groups,
         )
         # Not through a thread: the kernel would take the thread's end for the server's, and kill the zygote.
         with (self._home / "output").open("ab") as output:
@@ -165,7 +181,7 @@ class Zygote:
     def _forget(self, number: int) -> None:
         """Tell of an instance that was killed before it was asked for."""
         self.launched.discard(number)
-        self._exits.exited(number, 0, None, signal.SIGKILL, "It was killed before it started.")
+        self._exits.exited(number, 0, None, signal.SIGKILL, "It was killed before it started.", None)
         if self._retired and not self.launched:
             self.close()
 
@@ -217,10 +233,10 @@ class Zygote:
             return
 
     def _act(self, message: dict[str, Any]) -> None:
-        for number, pid, code, sign, detail in message.get("exits", ()):
+        for number, pid, code, sign, detail, overran in message.get("exits", ()):
             if number in self.launched:
                 self.launched.remove(number)
-                self._exits.exited(number, int(pid), code, sign, str(detail))
+                self._exits.exited(number, int(pid), code, sign, str(detail), overran and int(overran))
         if "failed" in message and not self.ready.done():
             self.ready.set_exception(ImportFailed(str(message["failed"]), str(message["traceback"])))
         if "ready" in message and not self.ready.done():

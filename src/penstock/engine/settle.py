@@ -9,9 +9,10 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Final, Literal
 
-from penstock.compute.protocol import End, Ending, Exit, Instance
+from penstock.compute.protocol import Blueprint, End, Ending, Exit, Instance
 from penstock.domain.retry import follow
 from penstock.domain.task import WAITING, Attempt, Outcome, State
+from penstock.domain.units import format_size
 from penstock.store.protocol import Line
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Settle:
             return
         self._deadlines.gone(instance.id)
         left = [running for running in member.busy.values() if running.tasks]
-        inside = sum(len(running.tasks) for running in left)
+        inside = sum(len(running.carried) for running in member.busy.values())
         for attempt, running in member.busy.items():
             plant.running.pop(attempt, None)
             self._deadlines.remove(attempt, running)
@@ -153,12 +154,13 @@ class Settle:
             for task in running.tasks:
                 task.apart = task.apart or (outcome is Outcome.INTERRUPTED and not exit.killed)
                 task.interruptions -= plant.stopping and outcome is Outcome.INTERRUPTED
-            body = None if outcome is Outcome.INTERRUPTED else _crash_report(exit)
+            body = None if outcome is Outcome.INTERRUPTED else _report(instance.blueprint, exit)
             self._conclude(running, running.tasks, outcome, body, now + offset, offset)
+        said = _log_line(member, inside, exit)
+        if said:
+            self._recorder.keep(Line(0, "", instance.blueprint.function, 0, plant.wall(), "stderr", said))
         member.fleet.running -= len(member.busy)
         member.busy.clear()
-        if not member.reads and not exit.killed and exit.detail:
-            self._recorder.keep(Line(0, "", instance.blueprint.function, 0, plant.wall(), "stderr", exit.detail))
         self._pump.wake()
         self._look_quiet()
 
@@ -172,9 +174,13 @@ class Settle:
 
     @staticmethod
     def _blame(member: Member, inside: int, exit: Exit) -> Outcome:  # noqa: A002
-        """Say what the end of an instance means for a task in it: with several inside nobody is charged."""
-        innocent = exit.killed or not member.reads
-        return Outcome.INTERRUPTED if innocent or (inside > 1 and member.suspect is None) else Outcome.CRASHED
+        """Say what the end of an instance means for a task in it: with several inside nobody is charged.
+
+        One that still works after its outcome was given is inside, too: it may be the guilty one.
+        """
+        if exit.killed or not member.reads or (inside > 1 and member.suspect is None):
+            return Outcome.INTERRUPTED
+        return Outcome.CRASHED if exit.overran is None else Outcome.OUT_OF_MEMORY
 
     # outcomes -----------------------------------------------------------------------------------------------------
     def give(self, attempt: int, outcome: Outcome, task_id: int | None = None) -> None:
@@ -312,12 +318,33 @@ def _error(kind: str, message: str) -> bytes:
     return json.dumps({"type": kind, "message": message}).encode()
 
 
-def _crash_report(exit: Exit) -> bytes:  # noqa: A002
+def _log_line(member: Member, inside: int, exit: Exit) -> str:  # noqa: A002
+    """Return what the function's log says of an instance's end; nothing if that of its one task says it, or it was meant."""
+    if exit.killed:
+        return ""
+    if exit.overran is not None and (inside != 1 or not member.reads):
+        return _overrun(member.blueprint, exit.overran)
+    return "" if member.reads else exit.detail
+
+
+def _report(blueprint: Blueprint, exit: Exit) -> bytes:  # noqa: A002
+    """Return the error of a task with which its instance ended."""
+    if exit.overran is not None:
+        return _error("OutOfMemory", _overrun(blueprint, exit.overran))
     how = f"signal {exit.signal}" if exit.signal else f"exit code {exit.code}"
     body = {"type": "Crashed", "message": f"The instance ended while the task ran ({how})."}
     if exit.detail:
         body["traceback"] = exit.detail
     return json.dumps(body).encode()
+
+
+def _overrun(blueprint: Blueprint, used: int) -> str:
+    assert blueprint.memory is not None
+    shared = f" Up to {blueprint.slots} tasks share it (max_parallel_requests)." if blueprint.slots > 1 else ""
+    return (
+        f"The instance was ended because it used {used / 1e6:,.0f} MB of memory: '{blueprint.function}' may use "
+        f"{format_size(blueprint.memory)} in each instance.{shared} Raise `memory`, or hold less at a time."
+    )
 
 
 def _stream(name: str) -> Literal["stdout", "stderr", "log"]:

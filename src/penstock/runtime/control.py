@@ -1,7 +1,8 @@
 """Messages between compute and a zygote: JSON objects in datagrams that keep their order, with file descriptors.
 
 To the zygote: `{"spawn": [ids]}` with one socket per id, `{"kill": [ids]}`. From it: `{"ready": note}` or
-`{"failed": message, "traceback": text}`, then `{"exits": [[id, pid, code, signal, detail], …]}`.
+`{"failed": message, "traceback": text}`, then `{"exits": [[id, pid, code, signal, detail, overran], …]}`; the last
+is how many bytes it used if it was ended for that, else null.
 """
 
 import json

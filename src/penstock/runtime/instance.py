@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from penstock.runtime import kernel
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Place
+from penstock.runtime.guards import Guard
 from penstock.runtime.handlers import is_async
 from penstock.runtime.output import Output, Writer
 from penstock.runtime.serial import Serial
@@ -22,11 +23,18 @@ from penstock.runtime.wire import LOG, encode_hello
 
 
 def live(
-    number: int, descriptor: int, settings: Settings, note: str, zygote: int, find: Callable[[], Callable[..., Any]]
+    number: int,
+    descriptor: int,
+    settings: Settings,
+    note: str,
+    zygote: int,
+    find: Callable[[], Callable[..., Any]],
+    guard: Guard,
 ) -> NoReturn:
     """Serve as instance `number` over a socket until told to stop; never returns.
 
-    `find` returns the handler; it imports the user's module if the zygote has not. A `note` is for the user.
+    `find` returns the handler; it imports the user's module if the zygote has not. A `note` is for the user. The `guard`
+    keeps the instance within its memory.
     """
     code = 1
     try:
@@ -35,6 +43,7 @@ def live(
         os.set_inheritable(descriptor, False)
         home = os.path.join(settings.instances, f"{number}.{os.getpid()}")
         file, tmpdir = _move_in(home, number)
+        guard.enter(number)
         gc.enable()
         _reseed()
         channel = Channel(socket.socket(fileno=descriptor))

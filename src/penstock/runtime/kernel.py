@@ -25,6 +25,15 @@ def renounce() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def kill_session(pid: int) -> None:
+    """Kill an unreaped instance and what it started; it leads a session and a group, unless it is too young for that."""
+    for send in (os.killpg, os.kill):
+        try:
+            send(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
 def print_c_output_by_line() -> None:
     """Make C's stdout line-buffered, or what C code prints would be lost when the process is killed."""
     try:

@@ -7,7 +7,9 @@ class Settings(NamedTuple):
     """Say what to import, and where things are.
 
     `control` is the descriptor of the socket to compute, `parent` compute's process id, `instances` the folder for the
-    instances' own folders. `note` is set by the zygote itself when it starts anew to import after each fork.
+    instances' own folders. `memory` (bytes) is the limit of an instance, `enforcement` how it is kept ("cgroup v2",
+    "cgroup v1" or "polling"), `groups` what the paths of instances' control groups begin with. `note` is set by the zygote
+    itself when it starts anew to import after each fork.
     """
 
     control: int
@@ -19,4 +21,6 @@ class Settings(NamedTuple):
     version: int
     slots: int
     memory: "int | None" = None
+    enforcement: str = "polling"
+    groups: str = ""
     note: str = ""

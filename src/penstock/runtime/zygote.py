@@ -13,12 +13,17 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
+from math import ceil
 from typing import Any, NoReturn
 
 from penstock.runtime import control, instance, kernel
+from penstock.runtime.cgroups import Version1, Version2
+from penstock.runtime.guards import Guard
 from penstock.runtime.handlers import BadHandler, fork_hazards, is_async, load
 from penstock.runtime.output import replace_streams
+from penstock.runtime.polling import Polling
 from penstock.runtime.results import encode_exception
 from penstock.runtime.settings import Settings
 
@@ -92,7 +97,8 @@ class Zygote:
         self._pid = os.getpid()
         self._numbers: dict[int, int] = {}
         self._pids: dict[int, int] = {}
-        self._exits: list[tuple[int, int, int | None, int | None, str]] = []
+        self._guard = _choose_guard(settings)
+        self._exits: list[tuple[int, int, int | None, int | None, str, int | None]] = []
         self._wake, self._waker = os.pipe()
 
     def serve(self) -> None:
@@ -106,14 +112,16 @@ class Zygote:
         poll.register(self._wake, select.POLLIN)
         control.send(self._line, {"ready": self._note})
         while True:
-            ready = [descriptor for descriptor, _ in poll.poll()]
+            wait = self._guard.wait(time.monotonic())
+            ready = [descriptor for descriptor, _ in poll.poll(None if wait is None else ceil(wait * 1000))]
+            self._guard.look(time.monotonic())
             if self._wake in ready:
                 os.read(self._wake, 4096)
                 self._reap()
             if self._line.fileno() in ready and not self._obey():
                 break
         for pid in self._numbers:
-            _kill(pid)
+            kernel.kill_session(pid)
 
     def _obey(self) -> bool:
         """Act on one message; return False if compute is gone."""
@@ -129,19 +137,22 @@ class Zygote:
             os.close(file)
         for number in message.get("kill", ()):
             if number in self._pids:
-                _kill(self._pids[number])
+                kernel.kill_session(self._pids[number])
         self._report()
         return True
 
     def _fork(self, number: int, file: int, files: "list[int]") -> None:
         try:
+            self._guard.prepare(number)
             pid = os.fork()
         except OSError as error:
-            self._exits.append((number, 0, None, None, f"the instance could not be forked: {error}"))
+            self._guard.ended(number, 0)
+            self._exits.append((number, 0, None, None, f"the instance could not be forked: {error}", None))
             return
         if pid:
             self._numbers[pid] = number
             self._pids[number] = pid
+            self._guard.watch(number, pid)
             self._note = ""
             return
         try:
@@ -150,7 +161,7 @@ class Zygote:
             for other in (self._wake, self._waker, *(each for each in files if each != file)):
                 os.close(other)
             self._line.close()
-            instance.live(number, file, self._settings, self._note, self._pid, self._find)
+            instance.live(number, file, self._settings, self._note, self._pid, self._find, self._guard)
         finally:
             os._exit(1)
 
@@ -165,13 +176,15 @@ class Zygote:
                 break
             pid = ended.si_pid
             if pid in self._numbers:
-                _kill(pid)
+                kernel.kill_session(pid)
             _, status = os.waitpid(pid, 0)
             number = self._numbers.pop(pid, None)
             if number is not None:
                 del self._pids[number]
                 code = os.waitstatus_to_exitcode(status)
-                self._exits.append((number, pid, code if code >= 0 else None, -code if code < 0 else None, ""))
+                used = self._guard.ended(number, pid)
+                overran = used if code == -signal.SIGKILL else None
+                self._exits.append((number, pid, code if code >= 0 else None, -code if code < 0 else None, "", overran))
         self._report()
 
     def _report(self) -> None:
@@ -180,10 +193,11 @@ class Zygote:
             control.send(self._line, {"exits": batch})
 
 
-def _kill(pid: int) -> None:
-    """Kill an unreaped instance and what it started; it leads a session and a group, unless it is too young for that."""
-    for send in (os.killpg, os.kill):
-        try:
-            send(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+def _choose_guard(settings: Settings) -> Guard:
+    if settings.memory is None:
+        return Guard()
+    if settings.enforcement == "cgroup v2":
+        return Version2(settings.groups, settings.memory)
+    if settings.enforcement == "cgroup v1":
+        return Version1(settings.groups, settings.memory)
+    return Polling(settings.memory)

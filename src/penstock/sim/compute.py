@@ -115,6 +115,11 @@ class SimCompute:
         self._dead = False
         self._closed = False
 
+    @property
+    def enforcement(self) -> str:
+        """Return by what means an instance is kept within its `memory`."""
+        return "simulated"
+
     async def open(self, listener: Listener) -> None:
         """Own the machine, and end what an earlier server left running."""
         self.machine.own(self)

@@ -19,6 +19,8 @@ class Fate(StrEnum):
     THROTTLED = "throttled"
     CANCELLED = "cancelled"
     DIED = "died"  # its instance ended by itself, and this with it
+    OVERRAN = "overran"  # its instance was ended for the memory that it used
+    BESIDE = "beside"  # it was in such an instance, too
     KILLED = "killed"  # Penstock ended its instance
     LOST = "lost"  # it never started: its instance was gone before
 

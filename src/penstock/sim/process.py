@@ -290,6 +290,10 @@ class SimInstance:
             code = act.crash
             self.die(Exit(code if code >= 0 else None, None if code >= 0 else -code, killed=False, detail="crashed"))
             return
+        limit = self.blueprint.memory
+        if act is not None and act.overruns and limit is not None and not work.cancelled:
+            self._overrun(work, limit)
+            return
         del self._work[work.run.attempt]
         execution = work.execution
         execution.ended, execution.fate, execution.body = now, _FATES[ending], body
@@ -306,6 +310,13 @@ class SimInstance:
         self._begin()
         self._read()
         self._leave_if_done()
+
+    def _overrun(self, guilty: _Work, limit: int) -> None:
+        """Die of the memory that one execution uses."""
+        self.die(Exit(None, 9, killed=False, detail="out of memory", overran=limit + limit // 8))
+        for execution in self._sent.values():
+            if execution.fate is Fate.DIED:
+                execution.fate = Fate.OVERRAN if execution is guilty.execution else Fate.BESIDE
 
     def _read_stop(self) -> None:
         self._leaving = True
@@ -420,7 +431,7 @@ class SimInstance:
         now = self._machine.now()
         self.told_gone = True
         for execution in self._sent.values():
-            if execution.fate in {Fate.DIED, Fate.KILLED, Fate.LOST}:
+            if execution.fate in {Fate.DIED, Fate.KILLED, Fate.LOST, Fate.OVERRAN, Fate.BESIDE}:
                 execution.told = now
         self._sent.clear()
         self._machine.bury(self)

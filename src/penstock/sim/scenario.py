@@ -21,6 +21,7 @@ from penstock.sim.script import (
     crashes,
     echoes,
     fails,
+    overruns,
     sometimes,
     stalls,
     taking,
@@ -121,6 +122,7 @@ def _add_code(rng: random.Random, script: Script, bundle: str, service: Downstre
         fails(Spread(0.0, 0.1)), throttles(Spread(0.0, 0.05), rng.choice([None, Spread(0.0, 3.0)])), stalls(grace=0.05),
         throttles(0.01, Spread(0.1, 1.0), "limit-0"),
         stalls(grace=None), stalls(grace=None, hogs=True), crashes(Spread(0.0, 0.5)), crashes(Spread(0.0, 0.1), code=1),
+        overruns(Spread(0.0, 1.0)),
         echoes(Spread(0.5, 6.0)), _answering(calls(service)),
     ]  # fmt: skip
     behaviour: dict[Behaviour, float] = {well: 10.0}
@@ -206,6 +208,8 @@ def _function(rng: random.Random, limits: list[str]) -> Settings:
         settings["max_runtime"] = rng.choice(["6s", "15s"])
     if rng.random() < 0.2 and settings["max_parallel_requests"] < 2:
         settings["reuse"] = False
+    if rng.random() < 0.5:
+        settings["memory"] = rng.choice(["128MB", "1GB"])
     if rng.random() < 0.2:
         settings["min_instances"] = 1
     if rng.random() < 0.2:

@@ -80,8 +80,9 @@ class Act:
 
     First it `takes` from limits, one after the other, and tells what it `spends`, if it does. It ends `after` seconds
     (inf: never) with `ending` and `body`. If `crash` is given, the instance dies then instead, by that exit code, or by
-    that signal if negative. A cancelled one ends `grace` seconds later, unless it is deaf to it (`grace` None); if `stays`
-    is given, it answers its cancellation with that result. While a `hogs` execution runs, its instance answers nothing: it
+    that signal if negative; if it `overruns`, the instance dies then for its memory, provided that this has a limit. A
+    cancelled one ends `grace` seconds later, unless it is deaf to it (`grace` None); if `stays` is given, it answers its
+    cancellation with that result. While a `hogs` execution runs, its instance answers nothing: it
     holds the GIL. `output` is (stream, text) pairs, written as it starts.
     """
 
@@ -91,6 +92,7 @@ class Act:
     retry_after: float | None = None
     limit: str | None = None
     crash: int | None = None
+    overruns: bool = False
     grace: float | None = 0.0
     stays: bytes | None = None
     hogs: bool = False
@@ -174,6 +176,12 @@ def crashes(duration: Spread | float, code: int = -11) -> Behaviour:
     """Take the whole instance along, after a duration; `code` is its exit code, or minus the signal."""
     spread = _spread(duration)
     return lambda call: Act(spread.draw(call.rng), crash=code)
+
+
+def overruns(duration: Spread | float) -> Behaviour:
+    """Use more memory than the instance may, after a duration; where it has no limit, it answers well."""
+    spread = _spread(duration)
+    return lambda call: Act(spread.draw(call.rng), body=call.payload, overruns=True)
 
 
 def sometimes(choices: Mapping[Behaviour, float]) -> Behaviour:

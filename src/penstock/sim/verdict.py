@@ -19,6 +19,8 @@ POSSIBLE: Final = {
     Fate.THROTTLED: {Outcome.THROTTLED, Outcome.TIMEOUT, Outcome.CANCELLED},
     Fate.CANCELLED: {Outcome.TIMEOUT, Outcome.CANCELLED},
     Fate.DIED: {Outcome.CRASHED, Outcome.INTERRUPTED, Outcome.TIMEOUT, Outcome.CANCELLED},
+    Fate.OVERRAN: {Outcome.OUT_OF_MEMORY, Outcome.INTERRUPTED, Outcome.TIMEOUT, Outcome.CANCELLED},
+    Fate.BESIDE: {Outcome.INTERRUPTED, Outcome.TIMEOUT, Outcome.CANCELLED},
     Fate.KILLED: {Outcome.TIMEOUT, Outcome.CANCELLED, Outcome.INTERRUPTED},
     Fate.LOST: {Outcome.INTERRUPTED, Outcome.CRASHED, Outcome.TIMEOUT, Outcome.CANCELLED},
 }
