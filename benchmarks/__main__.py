@@ -18,6 +18,7 @@ from benchmarks.table import Line, page
 PROGRAMS = (
     "limits",
     "adaptive",
+    "tokens",
     "keys",
     "pipelines",
     "blocked",
