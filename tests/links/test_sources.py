@@ -216,3 +216,19 @@ def test_a_function_that_is_removed_is_watched_no_more(server: Server, code: Pat
     put(server, code)
     live(server, 1)
     assert says(server) == "two"
+
+
+def test_naming_a_folder_anew_deploys_what_is_there_changed_or_not(server: Server, code: Path) -> None:
+    put(server, code)
+    live(server, 1)
+    assert server.ask("DELETE", "/v1/functions/f").status == 204
+    put(server, code)
+    live(server, 1)
+    assert says(server) == "one"
+    assert server.ask("PATCH", "/v1/functions/f", {"source": None}).json()["source"] is None
+    say(code, "by hand")
+    assert server.put("/v1/functions/f/code", pack(code)).json()["version"] == 2
+    say(code, "one")
+    server.ask("PATCH", "/v1/functions/f", {"source": str(code)})
+    live(server, 3)
+    assert says(server) == "one"

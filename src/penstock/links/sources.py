@@ -2,7 +2,7 @@
 
 What is deployed was read while nothing changed. Code that cannot be taken is shown with the function and in the log, what
 was live stays live, and the next change tries again. A folder that has not changed since it was taken is not taken again:
-a rollback holds, over a restart too.
+a rollback holds, over a restart too. One that is named anew is, whatever was taken from it before.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Sources:
         self._plant = engine.plant
         self._jobs: dict[str, tuple[Path, asyncio.Task[None]]] = {}
         self._job: asyncio.Task[None] | None = None
+        self._anew: set[str] = set()  # functions that named their folder since the server is up, until it is taken
 
     def open(self) -> None:
         """Begin to watch, also what is named later."""
@@ -61,24 +62,27 @@ class Sources:
 
     async def _follow(self) -> None:
         changed = self._engine.configurer.changed
+        rung = changed.rung
+        self._agree()
         while True:
-            rung = changed.rung
-            self._agree()
             await changed.wait(rung, None)
+            rung = changed.rung
+            self._anew.update(self._agree())
 
-    def _agree(self) -> None:
-        """Watch what functions name now, and nothing else."""
+    def _agree(self) -> list[str]:
+        """Watch what functions name now, and nothing else; return those that are watched anew."""
         functions = self._plant.functions
         wanted = {name: Path(one.spec.source) for name, one in functions.items() if one.spec.source is not None}
         for name, (folder, job) in list(self._jobs.items()):
             if wanted.get(name) != folder:
                 job.cancel()
                 del self._jobs[name]
-        for name, folder in wanted.items():
-            if name not in self._jobs:
-                functions[name].source = Source()
-                job = asyncio.get_running_loop().create_task(self._watch(name, folder))
-                self._jobs[name] = (folder, job)
+        anew = [name for name in wanted if name not in self._jobs]
+        for name in anew:
+            functions[name].source = Source()
+            job = asyncio.get_running_loop().create_task(self._watch(name, wanted[name]))
+            self._jobs[name] = (wanted[name], job)
+        return anew
 
     async def _watch(self, name: str, folder: Path) -> None:
         """Take a folder's code now and after every change."""
@@ -123,15 +127,17 @@ class Sources:
         """Deploy code unless it is what was taken last."""
         plant = self._plant
         taken = json.dumps([str(folder), hashlib.sha256(body).hexdigest()]).encode()
-        if await plant.store.note(plant.project_id, NOTE + name) != taken:
-            function = plant.functions.get(name)
-            live = None if function is None else function.live
+        last = await plant.store.note(plant.project_id, NOTE + name)
+        function = plant.functions.get(name)
+        live = None if function is None else function.live
+        if last != taken or live is None or name in self._anew:
             if live is None or live.bundle != json.loads(taken)[1]:
                 version = await self._engine.configurer.deploy(name, body, None)
                 log.info("Version %d of '%s' was deployed from %s.", version.number, name, folder)
             await plant.store.save_note(plant.project_id, NOTE + name, taken)
+            self._anew.discard(name)
             self._tell(name, None)
-        elif (function := plant.functions.get(name)) is not None:
+        elif function is not None:
             function.source.error = None
 
     def _tell(self, name: str, error: str | None) -> None:
