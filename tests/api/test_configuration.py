@@ -131,13 +131,14 @@ def test_a_shared_limit(server: Server, name: str) -> None:
 
 
 def test_listings_go_page_by_page(server: Server) -> None:
+    server.deploy("paged", "echo")
     for number in range(5):
-        server.make(f"page-{number}", "fails")
+        server.make(f"page-{number}", "paged")
         server.put(f"/v1/limits/page-{number}", {"concurrency": 1})
     found: list[str] = []
     after = ""
     while after is not None:
-        page = server.get(f"/v1/pipelines?function=fails&limit=2&after={after}").json()
+        page = server.get(f"/v1/pipelines?function=paged&limit=2&after={after}").json()
         assert len(page["pipelines"]) <= 2
         found += [one["name"] for one in page["pipelines"]]
         after = page["next"]
@@ -146,8 +147,8 @@ def test_listings_go_page_by_page(server: Server) -> None:
     assert ([one["name"] for one in page["limits"]], page["next"]) == (["page-2", "page-3"], "page-3")
     names = [one["name"] for one in server.get("/v1/functions").json()["functions"]]
     assert names == sorted(names)
-    assert {"echo", "fails"} <= set(names)
-    assert server.get("/v1/pipelines?function=fail").json()["nearest"] == "fails"
+    assert {"echo", "paged"} <= set(names)
+    assert server.get("/v1/pipelines?function=page").json()["nearest"] == "paged"
     for wrong in ("limit=0", "limit=1001", "limit=x"):
         answer = server.get(f"/v1/pipelines?{wrong}")
         assert (answer.status, answer.code) == (400, "bad-request")
