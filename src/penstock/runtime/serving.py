@@ -122,6 +122,7 @@ class Serving(ABC):
         """Return what the handler is given; its clock starts now."""
         opened = execution.opened
         pipeline, until = self._pipelines[opened.pipeline], now() + opened.timeout
+        self.taking.begin(opened.attempt)
         return Context(self.place, opened, pipeline, execution.capture, until, self.taking, execution.batch)
 
     def tell_start(self, execution: Execution) -> None:

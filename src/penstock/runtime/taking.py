@@ -27,6 +27,7 @@ _ERRORS: Final = {
     wire.TOO_COSTLY: CostTooHigh,
 }
 _ENDED: Final = "The task has ended, and takes from no limit any more."
+_LONGEST_NAME: Final = 100
 
 
 class Hearer(Protocol):
@@ -59,6 +60,10 @@ class Taking(ABC):
         self._check_home()
         self._channel.send(wire.encode_spent(attempt, float(cost)))
 
+    def begin(self, attempt: int) -> None:
+        """Let an execution ask, until it ends."""
+        self._waiting[attempt] = {}
+
     def answer(self, answer: Answer) -> None:
         """Pass an answer on. Whoever asked may have gone."""
         waiting = self._waiting.get(answer.attempt)
@@ -68,7 +73,7 @@ class Taking(ABC):
 
     def end(self, attempt: int) -> None:
         """Let nobody wait on behalf of an execution that has ended: threads and tasks that it left behind."""
-        for number, hearer in self._waiting.pop(attempt, {}).items():
+        for number, hearer in list(self._waiting.pop(attempt, {}).items()):  # others ask, and hear, at this moment
             hearer.put(Answer(attempt, number, wire.MISUSED, _ENDED))
 
     def _ask(self, attempt: int, limit: str, cost: float, hearer: Hearer, *, slot: bool) -> int:
@@ -76,9 +81,16 @@ class Taking(ABC):
             raise TypeError(f"a limit is named by a text, and not by {limit!r}")
         if not 0 < _number(cost) < math.inf:
             raise ValueError(f"a cost is a number above 0, and not {cost!r}")
+        if len(limit) > _LONGEST_NAME:
+            raise UnknownLimit(
+                f"There is no limit with a name of {len(limit):,} characters: names have {_LONGEST_NAME} at most."
+            )
         self._check_home()
         number = next(self._numbers)
-        self._waiting.setdefault(attempt, {})[number] = hearer
+        waiting = self._waiting.get(attempt, {})
+        waiting[number] = hearer
+        if self._waiting.get(attempt) is not waiting:  # it has ended, perhaps just now
+            raise LimitError(_ENDED)
         self._channel.send(wire.encode_take(attempt, number, slot, float(cost), limit))
         return number
 
