@@ -32,6 +32,7 @@ PROGRAMS = (
     "update",
     "store",
     "instances",
+    "memory",
 )
 PAGE = ROOT / "docs" / "benchmarks.md"
 

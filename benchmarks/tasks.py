@@ -138,3 +138,21 @@ def _receiver() -> socket.socket:
         _sockets[process] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         _sockets[process].connect(("127.0.0.1", int(os.environ["BENCH_RECEIVER"])))
     return _sockets[process]
+
+
+def crowd(event: dict[str, Any], context: Any) -> None:  # noqa: ARG001
+    """Take 50 ms; or take 50 MB after 50 MB, and note after every MiB in a file how many bytes this process uses."""
+    if "hoard" not in event:
+        time.sleep(NAP)
+        return
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    board = os.open(event["hoard"], os.O_WRONLY | os.O_CREAT)
+    held = []
+    while True:
+        held.append(bytearray(50_000_000))  # not there yet: the kernel gives memory as it is written to
+        for at in range(0, len(held[-1]), 1 << 20):
+            piece = min(1 << 20, len(held[-1]) - at)
+            held[-1][at : at + piece] = b"x" * piece
+            used += piece
+            os.pwrite(board, b"%12d" % used, 0)

@@ -19,7 +19,7 @@ from penstock.domain.errors import Locked, PenstockError
 
 PROGRAM = (
     "import sys; from pathlib import Path; from penstock.app import serve; "
-    "serve(Path(sys.argv[1]), '127.0.0.1', 0, lambda url: print(url, flush=True))"
+    "serve(Path(sys.argv[1]), '127.0.0.1', 0, lambda url, _: print(url, flush=True))"
 )
 
 
