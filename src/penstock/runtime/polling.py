@@ -4,7 +4,7 @@ What counts is PSS, of the instance and of the processes below it or in its sess
 divided among them, where RSS would count it in full for each. PSS costs the kernel a walk over all pages (about 25 ms for
 1 GB), RSS a few microseconds, and RSS is never smaller; so PSS is read only when RSS has grown by what was left to the limit.
 
-How often: so that an instance which grows by `FASTEST` from now on is seen before it uses 1.3 times its limit, within the
+How often: so that an instance which grows by `FASTEST` from now on is looked at before it uses 1.2 times its limit, within the
 bounds of `SOONEST` and `LATEST`. Looking at those that are calm (below half of their limit, and not growing) takes at most
 2 % of a core for a whole zygote, so with very many of them each is looked at less often.
 """
@@ -25,7 +25,7 @@ FASTEST = 2 << 30
 SOONEST, LATEST = 0.01, 1.0
 """Seconds between two looks at an instance."""
 
-_SEEN_BY = 1.3  # times the limit
+_SEEN_BY = 1.2  # times the limit
 _BETWEEN = 4  # readings of one instance's PSS are apart by that many times what one takes
 
 
