@@ -35,7 +35,8 @@ def measure(quick: bool) -> list[Figure]:
                     shares[limit] = _idle_share(server, count, limit, 3.0 if quick else 15.0)
             what = f"CPU of {count} idle instances"
             figures.append(Figure(f"{what} without a limit, share of one core", shares[None]))
-            figures.append(Figure(f"{what} with {LIMIT} each, share of one core", shares[LIMIT], "", 0.05, "at most"))
+            more = shares[LIMIT] - shares[None]
+            figures.append(Figure(f"{what} with {LIMIT} each, on top of that", more, "", 0.03, "at most"))
     return [*figures, Figure("limits are enforced by", None, note=str(by))]
 
 

@@ -21,6 +21,7 @@ from penstock.engine.recorder import Recorder
 from penstock.engine.reserver import Reserver
 from penstock.engine.scaler import Scaler
 from penstock.engine.scheduler import Scheduler
+from penstock.engine.settle import Settle
 from penstock.sim.__main__ import main
 from penstock.sim.disk import SimStore
 from penstock.sim.scenario import draw
@@ -123,6 +124,16 @@ def charge_throttled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FREE_OF_CHARGE", frozenset({Outcome.INTERRUPTED}))
 
 
+def charge_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take all that are in an instance for what used its memory."""
+    blame = Settle._blame
+
+    def harsh(member: Any, inside: int, exit: Any) -> Outcome:  # noqa: A002
+        return blame(member, inside if exit.overran is None else 1, exit)
+
+    monkeypatch.setattr(Settle, "_blame", staticmethod(harsh))
+
+
 def ignore_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "hold_for", lambda retry_after, refusals: 0.0)
 
@@ -181,6 +192,7 @@ def forget_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
         (lose_sends, "is lost"),
         (lose_outcomes, "not ended"),
         (charge_throttled, "attempts"),
+        (charge_neighbours, "ended beside and was recorded as out_of_memory"),
         (ignore_retry_after, "is held until"),
         (watch_no_timeout, "still has"),
         (give_ids_twice, ""),
