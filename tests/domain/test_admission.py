@@ -241,7 +241,8 @@ class Bench:
         assert len(tasks) <= (1 if batch is None else batch.size)
         rest = self.waiting[name]
         most = self.admission.pipelines[name].most_cost()
-        cut = cut or bool(rest and sum(task.cost for task in tasks) + rest[0].cost > most)
+        if rest:
+            cut = cut or rest[0].expires <= self.wall or sum(task.cost for task in tasks) + rest[0].cost > most
         assert cut or self.is_ripe(name, tasks, 2 * ROUNDING), (
             f"{len(tasks)} tasks of {name} started before their batch was ripe"
         )
