@@ -17,7 +17,8 @@ def test_a_function_from_settings_to_removal(server: Server) -> None:
     assert (shown["live"], shown["versions"]) == (None, 0)
     assert shown["instances"] == {"ready": 0, "starting": 0, "draining": 0}
     deployed = server.put("/v1/functions/life/code", bundle()).json()
-    assert {**deployed, "bundle": ""} == {"function": "life", "version": 1, "bundle": "", "live": True}
+    shown_as = {"function": "life", "version": 1, "bundle": "", "live": True, "environment": None}
+    assert {**deployed, "bundle": ""} == shown_as
     assert server.put("/v1/functions/life", {"handler": "handlers:echo"}).status == 200
     assert server.post("/v1/functions/life/invoke", 1).json() == 1
     patched = server.ask("PATCH", "/v1/functions/life", {"timeout": "9s", "max_parallel_requests": None})

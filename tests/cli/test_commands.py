@@ -405,6 +405,24 @@ class TestConfiguration:
         assert result.stdout == "f: version 3 is live (bundle 0123456789ab).\n"
         assert json.loads(server.asked[0].query["settings"]) == {"timeout": "30s", "reuse": False, "handler": "tasks:f"}
 
+    def test_a_deploy_with_packages(self, run: Run, server: ScriptedServer, here: Path) -> None:
+        (here / "code").mkdir()
+        (here / "code" / "tasks.py").write_text("def f(event, context): ...")
+        (here / "code" / "requirements.txt").write_text("idna")
+        made = {"digest": "fedcba9876543210", "packages": 1, "seconds": 3.24, "fresh": True}
+        deployed = {"function": "f", "version": 3, "bundle": "0123456789abcdef", "live": True, "environment": made}
+        server.answers = [Answer(body=deployed), Answer(body={**deployed, "environment": {**made, "fresh": False}})]
+        result = run("deploy", "f", "code")
+        assert "Packages that requirements.txt names are installed" in result.stderr
+        assert result.stdout.endswith("\nIts environment was made in 3.2 s: 1 package (fedcba987654).\n")
+        assert run("deploy", "f", "code").stdout.endswith("\nIts environment was there: 1 package (fedcba987654).\n")
+
+    def test_versions_tell_their_environment(self, run: Run, server: ScriptedServer) -> None:
+        made = {"digest": "fedcba9876543210", "packages": 12, "seconds": 3.2}
+        version = {"number": 1, "bundle": "abc", "live": True, "created": None, "previous": None, "environment": made}
+        server.answers = [Answer(body={"versions": [version, {**version, "number": 2, "environment": None}]})]
+        assert "fedcba987654 (12 packages)" in run("versions", "f").stdout
+
     def test_a_refused_deploy(self, run: Run, server: ScriptedServer, here: Path) -> None:
         (here / "tasks.py").write_text("import nothing_of_that_name")
         trace = "Traceback (most recent call last):\nModuleNotFoundError: No module named 'nothing_of_that_name'"

@@ -21,7 +21,7 @@ TABLE: Final[Mapping[str, tuple[int, str]]] = {
     "conflict": (409, "The present state does not allow it"),
     "too-large": (413, "It is too large"),
     "invalid-settings": (422, "The settings are not valid"),
-    "deploy-failed": (422, "The code does not import"),
+    "deploy-failed": (422, "The code cannot be deployed"),
     "queue-full": (429, "The pipeline is full"),
     "error": (500, "The server failed"),
     "internal": (500, "The server failed"),

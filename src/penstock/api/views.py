@@ -12,13 +12,14 @@ from typing import Any
 
 import msgspec
 
+from penstock.compute.protocol import Environment
 from penstock.domain.explain import Reason
 from penstock.domain.forecast import PLAYED, Forecast
 from penstock.domain.limits import Gate
 from penstock.domain.plan import Step
 from penstock.domain.settings import redact
 from penstock.domain.task import ENDED, Outcome, State, name_of
-from penstock.engine.configuration import Applied
+from penstock.engine.configuration import Applied, Deployed
 from penstock.engine.engine import Engine
 from penstock.engine.model import DIRECT, READY, STARTING, Source
 from penstock.engine.outlook import Expected
@@ -138,19 +139,32 @@ def _certainty(forecast: Forecast) -> View:
     return {"exact": forecast.exact, "because": forecast.because or None}
 
 
-def live_view(version: Version) -> View:
-    """Show the version that has just gone live."""
-    return {"function": version.function, "version": version.number, "bundle": version.bundle, "live": True}
+def live_view(deployed: Deployed) -> View:
+    """Show the version that has just gone live, and the environment that its code runs in."""
+    version, environment = deployed.version, deployed.environment
+    made = None if environment is None else {**_environment_view(environment), "fresh": environment.fresh}
+    return {
+        "function": version.function,
+        "version": version.number,
+        "bundle": version.bundle,
+        "live": True,
+        "environment": made,
+    }
 
 
-def version_view(version: Version) -> View:
-    """Show a version of a function."""
+def _environment_view(environment: Environment) -> View:
+    return {"digest": environment.digest, "packages": environment.packages, "seconds": environment.seconds}
+
+
+def version_view(version: Version, environment: Environment | None) -> View:
+    """Show a version of a function, and the environment that its code runs in, if it asks for one that is there."""
     return {
         "number": version.number,
         "bundle": version.bundle,
         "live": version.live,
         "previous": version.previous,
         "created": moment(version.created),
+        "environment": None if environment is None else _environment_view(environment),
     }
 
 

@@ -1,9 +1,10 @@
 """Commands that change what there is: deploy, rollback, apply, diff, rm, pause, drain and resume."""
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from penstock.cli.common import AsJson, connect
 from penstock.cli.config import Configuration, read_configuration
 from penstock.cli.exits import Exit, Refused, report
 from penstock.cli.names import Kind, only_one
-from penstock.cli.output import err, note, print_json, say
+from penstock.cli.output import counted, err, note, print_json, say
 from penstock.cli.plan import show_plan
 from penstock.client import Client, Deployed, InvalidSettings, NotFound, Plan
 
@@ -27,6 +28,9 @@ class Leftover(StrEnum):
     DRAIN = "drain"
     DISCARD = "discard"
 
+
+REQUIREMENTS = ("requirements.txt", "pyproject.toml")
+"""Where code names its packages."""
 
 _LEAST_PAUSE, _MOST_PAUSE = 0.1, 1.0
 """Seconds between two looks at what is left."""
@@ -61,7 +65,7 @@ def deploy(
 ) -> None:
     """Make code the live version of a function; makes the function if settings are given."""
     wanted = dict(settings or ()) | ({"handler": handler} if handler else {})
-    with connect(ctx) as client:
+    with connect(ctx) as client, _installing(path):
         try:
             deployed = client.function(function).deploy(path, **wanted)
         except (ValueError, OSError) as error:
@@ -70,6 +74,18 @@ def deploy(
             words = f"{error.filename}: {error.strerror}." if isinstance(error, OSError) else str(error)
             raise Refused(words, Exit.USAGE) from error
     _show_live(deployed, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _installing(path: Path) -> Iterator[None]:
+    """Tell what a deploy may be waiting for."""
+    found = [name for name in REQUIREMENTS if (path / name).is_file()]
+    if found:
+        note(f"Packages that {found[0]} names are installed on the server first, unless they are there already.")
+    columns = (SpinnerColumn(), TextColumn("deploying"), TimeElapsedColumn())
+    with Progress(*columns, console=err(), transient=True, disable=not sys.stderr.isatty()) as progress:
+        progress.add_task("", total=None)
+        yield
 
 
 def rollback(
@@ -90,6 +106,10 @@ def _show_live(deployed: Deployed, *, as_json: bool) -> None:
         print_json(deployed)
     else:
         say(f"{deployed.function}: version {deployed.version} is live (bundle {deployed.bundle[:12]}).")
+        made = deployed.environment
+        if made is not None:
+            how = f"was made in {made['seconds']:.1f} s" if made["fresh"] else "was there"
+            say(f"Its environment {how}: {counted(made['packages'], 'package')} ({made['digest'][:12]}).")
 
 
 def diff(

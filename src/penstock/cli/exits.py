@@ -44,7 +44,7 @@ MEANINGS: Mapping[Exit, str] = {
     Exit.FAILED: "what was asked for failed, such as the task",
     Exit.USAGE: "the command was not understood",
     Exit.NOT_FOUND: "there is nothing of that name",
-    Exit.REFUSED: "refused: invalid settings, code that does not import, a conflict, a wrong token",
+    Exit.REFUSED: "refused: invalid settings, code that cannot be deployed, a conflict, a wrong token",
     Exit.UNREACHABLE: "no server answered",
     Exit.TRY_LATER: "no room, or not ended, now: try later",
 }

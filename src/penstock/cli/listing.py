@@ -10,10 +10,10 @@ import typer
 from penstock.cli.common import AsJson, connect
 from penstock.cli.exits import Exit, Refused
 from penstock.cli.names import find
-from penstock.cli.output import ago, brief, details, expected, print_json, say, table, when
+from penstock.cli.output import ago, brief, counted, details, expected, print_json, say, table, when
 from penstock.cli.plan import flatten
 from penstock.cli.work import took
-from penstock.client import Function, Limit, Pipeline, Task
+from penstock.client import Function, Limit, Pipeline, Task, Version
 
 STATES = ("delayed", "queued", "running", "dead", "done")
 
@@ -217,12 +217,20 @@ def versions(
         print_json(found)
         return
     rows = [
-        (each.number, "live" if each.live else "", each.bundle[:12], each.previous or "", ago(each.created))
+        (
+            each.number, "live" if each.live else "", each.bundle[:12], _environment(each), each.previous or "",
+            ago(each.created),
+        )
         for each in found
-    ]
+    ]  # fmt: skip
     table(
         "",
-        ("version", "", "bundle", "took over from", "created"),
+        ("version", "", "bundle", "environment", "took over from", "created"),
         rows,
         "It has no code yet. `penstock deploy` brings some.",
     )
+
+
+def _environment(version: Version) -> str:
+    made = version.environment
+    return "" if made is None else f"{made['digest'][:12]} ({counted(made['packages'], 'package')})"

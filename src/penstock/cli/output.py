@@ -50,6 +50,11 @@ def note(text: str) -> None:
     err().print(Text(clean(text), style="dim"))
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number with what it counts."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON, moments with milliseconds as the server gives them."""
     plain = msgspec.to_builtins(value, builtin_types=(datetime,))

@@ -210,7 +210,8 @@ class AsyncFunctionHandle:
     async def deploy(self, path: str | os.PathLike[str], **settings: Any) -> Deployed:
         """Make the code in a file, a folder or a zip the live version; `settings` make the function if there is none.
 
-        Raises DeployFailed, with the traceback, if it does not import; the version that was live stays live.
+        Raises DeployFailed, with the traceback, if it does not import or its packages cannot be installed; the version that
+        was live stays live.
         """
         return await self._client._run(calls.deploy(self.name, await asyncio.to_thread(pack, path), settings))
 

@@ -200,7 +200,8 @@ class FunctionHandle:
     def deploy(self, path: str | os.PathLike[str], **settings: Any) -> Deployed:
         """Make the code in a file, a folder or a zip the live version; `settings` make the function if there is none.
 
-        Raises DeployFailed, with the traceback, if it does not import; the version that was live stays live.
+        Raises DeployFailed, with the traceback, if it does not import or its packages cannot be installed; the version that
+        was live stays live.
         """
         return self._client._run(calls.deploy(self.name, pack(path), settings))
 

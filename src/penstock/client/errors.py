@@ -85,7 +85,7 @@ class InvalidSettings(ApiError):
 
 
 class DeployFailed(ApiError):
-    """Report code that does not import; the version that was live stays live."""
+    """Report code that does not import, or whose packages cannot be installed; the version that was live stays live."""
 
     @property
     def traceback(self) -> str:

@@ -140,23 +140,32 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """Tell of code that has gone live."""
+    """Tell of code that has gone live.
+
+    `environment` is None for code that names no packages; else it has its `digest`, how many `packages` there are, the
+    `seconds` that their installation took, and `fresh`: whether that was now.
+    """
 
     function: str
     version: int
     bundle: str
     live: bool = True
+    environment: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Tell of one immutable version of a function; `previous` is the one that it took over from, where a rollback leads."""
+    """Tell of one immutable version of a function; `previous` is the one that it took over from, where a rollback leads.
+
+    `environment` tells of its packages as in `Deployed`; None if it names none, or they are not installed now.
+    """
 
     number: int
     bundle: str
     live: bool
     created: datetime | None = None
     previous: int | None = None
+    environment: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

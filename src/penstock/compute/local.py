@@ -11,15 +11,16 @@ import resource
 import signal
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from penstock.compute import memory, processes
+from penstock.compute.environments import BUILD_TIMEOUT, Environments
 from penstock.compute.instances import LocalInstance
 from penstock.compute.memory import Enforcement
-from penstock.compute.protocol import Blueprint, Exit, ImportFailed, Instance, Listener
+from penstock.compute.protocol import Blueprint, Environment, Exit, ImportFailed, Instance, Listener
 from penstock.compute.zygotes import Zygote
 
 IMPORT_TIMEOUT = 60.0
@@ -30,11 +31,18 @@ _SWEEP_EVERY = 1.0
 
 
 class LocalCompute:
-    """Make instances on this machine. `directory` is for compute alone; `bundle_path` says where a bundle is unpacked."""
+    """Make instances on this machine. `directory` is for compute alone; `bundle_path` says where a bundle is unpacked.
 
-    def __init__(self, directory: Path, bundle_path: Callable[[str], Path]) -> None:
+    `build_timeout` is how long (seconds) the installation of what a bundle asks for may take.
+    """
+
+    def __init__(
+        self, directory: Path, bundle_path: Callable[[str], Path], build_timeout: float = BUILD_TIMEOUT
+    ) -> None:
         self._directory = directory.resolve()
         self._bundle_path = bundle_path
+        self._environments = Environments(self._directory / "environments", bundle_path, build_timeout)
+        self._unfurnished: dict[int, asyncio.Task[Environment | None]] = {}
         self._owner = ""
         self._enforcement = Enforcement()
         self._last_number = 0
@@ -61,6 +69,7 @@ class LocalCompute:
 
     async def close(self) -> None:
         """End every instance and wait until all are gone, with everything that they started."""
+        await self._environments.close()
         while self._instances:
             self._someone_left.clear()
             for instance in list(self._instances.values()):
@@ -78,8 +87,21 @@ class LocalCompute:
         await self._loop.run_in_executor(self._worker, self._fence)
         self._worker.shutdown()
 
+    async def furnish(self, bundle: str) -> Environment | None:
+        """Install the packages that a bundle asks for, unless they are there; None if it asks for none."""
+        return await self._environments.make(bundle)
+
+    async def environments(self, bundles: Collection[str]) -> Mapping[str, Environment]:
+        """Return the environments that bundles run in, by bundle, as far as they ask for one and it is there."""
+        return await self._environments.of(bundles)
+
+    async def tidy(self, bundles: Collection[str]) -> None:
+        """Delete what was installed for bundles that are not among these, and has not been used for long."""
+        await self._environments.tidy(bundles)
+
     async def prepare(self, blueprint: Blueprint, timeout: float) -> None:
         """Import the code so that `launch` is a fork. Raises `ImportFailed`, also when it takes longer than `timeout` s."""
+        await self._environments.make(blueprint.bundle)
         try:
             zygote = self._zygotes.get(blueprint) or self._start_zygote(blueprint)
         except OSError as error:
@@ -95,18 +117,46 @@ class LocalCompute:
         self._last_number += 1
         number = self._last_number
         try:
-            zygote = self._zygotes.get(blueprint) or self._start_unprepared(blueprint)
+            zygote = self._zygotes.get(blueprint)
+            furnished = zygote is not None or not self._environments.lacks(blueprint.bundle)
+            if furnished and zygote is None:
+                zygote = self._start_unprepared(blueprint)
             ours, theirs = socket.socketpair()
-        except OSError as error:
+        except (OSError, ImportFailed) as error:
             instance = LocalInstance(number, blueprint, self._listener, self._kill, self._loop, None)
             self._instances[number] = instance
             self._loop.call_soon(self.exited, number, 0, None, None, _cannot_start(blueprint, error), None)
             return instance
         instance = LocalInstance(number, blueprint, self._listener, self._kill, self._loop, ours)
         self._instances[number] = instance
-        self._zygote_of[number] = zygote
-        zygote.launch(number, theirs)
+        if zygote is None:
+            made = self._unfurnished[number] = self._loop.create_task(self._environments.make(blueprint.bundle))
+            made.add_done_callback(partial(self._launch_furnished, blueprint, number, theirs))
+        else:
+            self._launch(zygote, number, theirs)
         return instance
+
+    def _launch(self, zygote: Zygote, number: int, line: socket.socket) -> None:
+        self._zygote_of[number] = zygote
+        zygote.launch(number, line)
+
+    def _launch_furnished(
+        self, blueprint: Blueprint, number: int, line: socket.socket, made: "asyncio.Task[Environment | None]"
+    ) -> None:
+        """Start an instance whose environment, which somebody had deleted, is there again."""
+        del self._unfurnished[number]
+        try:
+            made.result()
+            zygote = self._zygotes.get(blueprint) or self._start_unprepared(blueprint)
+        except asyncio.CancelledError:
+            exit = Exit(None, signal.SIGKILL, killed=True, detail="It was killed before it started.")  # noqa: A001
+        except (OSError, ImportFailed) as error:
+            exit = Exit(None, None, killed=False, detail=_cannot_start(blueprint, error))  # noqa: A001
+        else:
+            self._launch(zygote, number, line)
+            return
+        line.close()
+        self._depart(number, 0, exit)
 
     def retire(self, blueprint: Blueprint) -> None:
         """End the zygote of a blueprint as soon as none of its instances is left."""
@@ -168,6 +218,8 @@ class LocalCompute:
         zygote = self._zygote_of.get(instance.id)
         if zygote is not None:
             zygote.kill(instance.id)
+        elif instance.id in self._unfurnished:
+            self._unfurnished[instance.id].cancel()
 
     def _start_unprepared(self, blueprint: Blueprint) -> Zygote:
         zygote = self._start_zygote(blueprint)
@@ -178,7 +230,9 @@ class LocalCompute:
         self._last_number += 1
         home = self._zygotes_home / str(self._last_number)
         bundle = self._bundle_path(blueprint.bundle)
-        zygote = Zygote(blueprint, bundle, home, self._instances_home, self._owner, self._enforcement, self)
+        environment = self._environments.folder(blueprint.bundle)
+        instances = self._instances_home
+        zygote = Zygote(blueprint, bundle, environment, home, instances, self._owner, self._enforcement, self)
         self._zygotes[blueprint] = zygote
         self._every_zygote[zygote] = home
         return zygote
@@ -202,6 +256,7 @@ class LocalCompute:
         for home in (self._instances_home, self._zygotes_home):
             processes.wipe(home)
             home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._environments.open(self._owner)
         known.write_text(boot)
 
     def _read_owner(self) -> str:
@@ -221,7 +276,7 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _cannot_start(blueprint: Blueprint, error: OSError) -> str:
+def _cannot_start(blueprint: Blueprint, error: OSError | ImportFailed) -> str:
     return f"No process can be started for '{blueprint.function}' version {blueprint.version}: {error}"
 
 

@@ -6,7 +6,7 @@ launched instance `gone` is called exactly once, after everything else about it.
 (`time.monotonic`). A payload and a result travel as the bytes they are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -124,6 +124,23 @@ class ImportFailed(Exception):
         self.message, self.traceback = message, traceback
 
 
+class InstallFailed(ImportFailed):
+    """Report that the packages which a bundle asks for cannot be installed; `traceback` is what the installer said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Tell of the packages that a bundle's code runs with: how many there are, and how long (seconds) their installation took.
+
+    `digest` is the same for all bundles that share it; `fresh` is True if it was made for the one who asks.
+    """
+
+    digest: str
+    packages: int
+    seconds: float
+    fresh: bool = False
+
+
 class Instance(Protocol):
     """Be one running process, or one that is about to run. All verbs may be called at any time, also when it is gone."""
 
@@ -195,8 +212,23 @@ class Compute(Protocol):
     async def close(self) -> None:
         """End every instance and wait until all are gone."""
 
+    async def furnish(self, bundle: str) -> Environment | None:
+        """Install the packages that a bundle asks for, unless they are there; None if it asks for none.
+
+        The time that it takes is bounded. Raises `InstallFailed`.
+        """
+
+    async def environments(self, bundles: Collection[str]) -> Mapping[str, Environment]:
+        """Return the environments that bundles run in, by bundle, as far as they ask for one and it is there."""
+
+    async def tidy(self, bundles: Collection[str]) -> None:
+        """Delete what was installed for bundles that are not among these, and has not been used for long."""
+
     async def prepare(self, blueprint: Blueprint, timeout: float) -> None:
-        """Import the code so that `launch` is a fork. Raises `ImportFailed`, also when it takes longer than `timeout` s."""
+        """Import the code so that `launch` is a fork. Raises `ImportFailed`, also when it takes longer than `timeout` s.
+
+        What the bundle asks for is installed before, if it is not there; that does not count in the timeout.
+        """
 
     def launch(self, blueprint: Blueprint) -> Instance:
         """Start one instance of a prepared blueprint (it is prepared first if it is not)."""

@@ -62,6 +62,7 @@ class Zygote:
         self,
         blueprint: Blueprint,
         bundle: Path,
+        environment: Path | None,
         home: Path,
         instances: Path,
         owner: str,
@@ -86,7 +87,7 @@ class Zygote:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                self._process = self._start(bundle, instances, owner, theirs.fileno())
+                self._process = self._start(bundle, environment, instances, owner, theirs.fileno())
         except OSError:
             self._line.close()
             raise
@@ -95,7 +96,9 @@ class Zygote:
         self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._pidfd, self._end)
 
-    def _start(self, bundle: Path, instances: Path, owner: str, line: int) -> "subprocess.Popen[bytes]":
+    def _start(
+        self, bundle: Path, environment: Path | None, instances: Path, owner: str, line: int
+    ) -> "subprocess.Popen[bytes]":
         tmpdir = self._home / "tmp"
         tmpdir.mkdir(parents=True, mode=0o700)
         made_from = self.blueprint
@@ -112,11 +115,12 @@ class Zygote:
             enforcement=self._enforcement.level,
             groups=self._enforcement.groups,
         )
+        python = sys.executable if environment is None else str(environment / "bin" / "python")
         # Not through a thread: the kernel would take the thread's end for the server's, and kill the zygote.
         with (self._home / "output").open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-s", "-u", str(BOOT), json.dumps(settings._asdict())],
-                env=environment(owner, made_from.env, tmpdir),
+                [python, "-s", "-u", str(BOOT), json.dumps(settings._asdict())],
+                env=variables(owner, made_from.env, tmpdir, environment),
                 cwd=bundle,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -268,9 +272,14 @@ class Zygote:
             return file.read().decode("utf-8", "replace")
 
 
-def environment(owner: str, added: Mapping[str, str], tmpdir: Path) -> dict[str, str]:
-    """Return the environment of a zygote: nothing of the server's but a few harmless names, and what the user added."""
+def variables(owner: str, added: Mapping[str, str], tmpdir: Path, environment: Path | None) -> dict[str, str]:
+    """Return a zygote's environment variables: nothing of the server's but a few harmless names, and what the user added.
+
+    The commands of its packages are found before those of the machine."""
     kept = {name: os.environ[name] for name in KEPT_FROM_SERVER if name in os.environ}
+    if environment is not None:
+        kept["VIRTUAL_ENV"] = str(environment)
+        kept["PATH"] = os.pathsep.join([str(environment / "bin"), kept.get("PATH", os.defpath)])
     return {**kept, **ONE_THREAD, **added, "HOME": str(tmpdir), "TMPDIR": str(tmpdir), OWNER: owner}
 
 

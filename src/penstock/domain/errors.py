@@ -102,7 +102,7 @@ class DiskFull(PenstockError):
 
 
 class DeployFailed(PenstockError):
-    """Report code that does not import; the version that was live stays live."""
+    """Report code that does not import, or whose packages cannot be installed; the version that was live stays live."""
 
     code = "deploy-failed"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
     from typing import TypeVar
 
+    from penstock.compute.protocol import Environment
     from penstock.engine.model import Plant
     from penstock.engine.reconciler import Reconciler
     from penstock.store.protocol import Version
@@ -59,6 +60,14 @@ class Applied:
     changes: list[Change]
 
 
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """Report the version that went live, and the environment that its code runs in, if it asks for one."""
+
+    version: Version
+    environment: Environment | None
+
+
 class Configurer:
     """Change the configuration. `changed` is rung when something has changed."""
 
@@ -74,6 +83,7 @@ class Configurer:
         self._known = {kind: SettingsByName(objects) for kind, objects in reconciler.objects.items()}
         self._current = SettingsByKey(reconciler.objects)
         self._lock = asyncio.Lock()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # of deploys, by function
         self._jobs: set[asyncio.Task[None]] = set()
         self._left: set[str] = set()  # pipelines that are gone, and whose tasks the store still has
 
@@ -128,32 +138,43 @@ class Configurer:
         return await _in_slices(plan_in_steps(self._current, Configuration.of(kind, name, settings)))
 
     # code ---------------------------------------------------------------------------------------------------------
-    async def deploy(self, function: str, body: bytes, settings: object | None) -> Version:
+    async def deploy(self, function: str, body: bytes, settings: object | None) -> Deployed:
         """Make code the live version of a function, with its settings if given; return that version.
 
-        Raises `DeployFailed` with the traceback if it does not import: what was live stays live.
+        Raises `DeployFailed` if its packages cannot be installed, or with the traceback if it does not import: what was live
+        stays live. While packages are installed, other changes go on.
         """
-        async with self._lock:
-            if settings is None:
-                clean = dict(self.lookup("function", function).settings)
-            else:
-                clean = await _in_slices(validate_one_in_steps("function", function, settings, self._known))
-            flip = await self._versions.make(function, await self._bundles.add(body), clean)
-            return await self._make_live(flip, clean)
+        async with self._turns[function]:  # what was sent last goes live last, however long it takes
+            await self._settings_of(function, settings)  # what cannot be is refused before anything is installed
+            bundle = await self._bundles.add(body)
+            environment = await self._versions.furnish(function, bundle)
+            async with self._lock:
+                clean = await self._settings_of(function, settings)
+                flip = await self._versions.make(function, bundle, clean)
+                return Deployed(await self._make_live(flip, clean), environment)
 
-    async def rollback(self, function: str, number: int | None = None) -> Version:
+    async def _settings_of(self, function: str, settings: object | None) -> Mapping[str, Any]:
+        if settings is None:
+            return dict(self.lookup("function", function).settings)
+        return await _in_slices(validate_one_in_steps("function", function, settings, self._known))
+
+    async def rollback(self, function: str, number: int | None = None) -> Deployed:
         """Make an earlier version live again, with the settings that it had; return it.
 
         Without a number that is the version which the live one took over from, so that each further rollback goes one
         further back. Raises `Conflict` if there is none, `NotFound`, and `DeployFailed` and `InvalidSettings` if the code
         or what its settings refer to is gone: what is live stays live.
         """
-        async with self._lock:
-            source = self.lookup("function", function).settings.get("source")
-            flip = await self._versions.find(function, number)
-            settings = {**flip.version.settings, **({} if source is None else {"source": source})}
-            steps = validate_one_in_steps("function", function, settings, self._known)
-            return await self._make_live(flip, await _in_slices(steps))
+        async with self._turns[function]:
+            self.lookup("function", function)
+            there = await self._versions.look_up(function, number)
+            environment = await self._versions.furnish(function, there.version.bundle)
+            async with self._lock:
+                source = self.lookup("function", function).settings.get("source")
+                flip = await self._versions.find(function, number)
+                settings = {**flip.version.settings, **({} if source is None else {"source": source})}
+                steps = validate_one_in_steps("function", function, settings, self._known)
+                return Deployed(await self._make_live(flip, await _in_slices(steps)), environment)
 
     async def _make_live(self, flip: Flip, settings: Mapping[str, Any]) -> Version:
         try:

@@ -138,7 +138,7 @@ class Member:
 
 
 class Fleet:
-    """Hold the instances of one (function, pinned version, environment), and find the fullest one that has room.
+    """Hold the instances of one (function, pinned version, environment variables), and find the fullest one that has room.
 
     `name` is also the name of its slots in admission. Members with free slots stand in buckets by how many they have, so
     that choosing and moving cost the same whatever their number.

@@ -1,9 +1,10 @@
-"""The pruner: deletes what has been kept long enough, a little at a time."""
+"""The pruner: deletes what has been kept long enough, a little at a time, and the environments that nothing uses."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from penstock.domain.errors import PenstockError
@@ -15,6 +16,9 @@ EVERY: Final = 60.0
 BATCH: Final = 1000
 PAUSE: Final = 0.1
 """Seconds between two batches, so that pruning never holds up the work."""
+
+TIDY_EVERY: Final = 3600.0
+"""Seconds between two looks at which environments are in use."""
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +45,23 @@ class Pruner:
         wall = self._plant.wall()
         return await self._plant.store.prune(self._plant.project_id, wall - self._keep, wall, BATCH)
 
+    async def tidy(self) -> None:
+        """Let compute delete what it keeps for code that is neither live, pinned nor running."""
+        plant = self._plant
+        wanted = {fleet.blueprint.bundle for fleet in plant.fleets.values() if fleet.blueprint is not None}
+        running = {member.blueprint.bundle for member in plant.members.values()}
+        try:
+            await plant.compute.tidy(wanted | running)
+        except (PenstockError, OSError) as error:
+            log.warning("Environments that nothing uses could not be deleted, and will be later: %s", error)
+
     async def _run(self) -> None:
+        tidied = -inf
         while True:
             more = 0
+            if self._plant.clock() - tidied >= TIDY_EVERY:
+                tidied = self._plant.clock()
+                await self.tidy()
             try:
                 more = await self.run_once()
             except PenstockError as error:

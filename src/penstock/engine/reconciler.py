@@ -204,7 +204,7 @@ class Reconciler:
 
     # fleets -------------------------------------------------------------------------------------------------------
     def _fleet(self, spec: PipelineSpec, function: Function) -> Fleet:
-        """Return the fleet that a pipeline's tasks run in: one for each (function, pinned version, environment)."""
+        """Return the fleet that a pipeline's tasks run in: one for each (function, pinned version, environment variables)."""
         name = _fleet_name(spec.function, spec.version, spec.env)
         fleet = self._plant.fleets.get(name)
         if fleet is None:

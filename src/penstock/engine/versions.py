@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.compute.protocol import ImportFailed
+from penstock.compute.protocol import ImportFailed, InstallFailed
 from penstock.domain.errors import Conflict, DeployFailed, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from penstock.compute.protocol import Environment
     from penstock.engine.model import Plant
     from penstock.engine.reconciler import Reconciler
     from penstock.store.protocol import Version
@@ -48,11 +49,24 @@ class Versions:
         await self._prepare(version, f"The code of '{function}' does not import")
         return Flip(version, versions)
 
+    async def furnish(self, function: str, bundle: str) -> Environment | None:
+        """Install what code asks for. It may take minutes, in which nothing else has to wait. Raises `DeployFailed`."""
+        try:
+            return await self._plant.compute.furnish(bundle)
+        except InstallFailed as error:
+            raise _not_installed(function, error) from error
+
     async def find(self, function: str, number: int | None) -> Flip:
         """Return an earlier version: that of a number, or else the one that the live one took over from.
 
-        Raises `NotFound`, `Conflict` if there is none before, `DeployFailed` if it does not import any more.
+        Raises as `look_up` does, and `DeployFailed` if it does not import any more.
         """
+        flip = await self.look_up(function, number)
+        await self._prepare(flip.version, f"Version {flip.version.number} of '{function}' does not import any more")
+        return flip
+
+    async def look_up(self, function: str, number: int | None) -> Flip:
+        """Return an earlier version that may not import any more. Raises `NotFound`, `Conflict` if there is none before."""
         plant = self._plant
         live = plant.functions[function].live
         if live is None:
@@ -66,7 +80,6 @@ class Versions:
             raise Conflict(f"Version {wanted} of '{function}' is live already.")
         if wanted not in known:
             raise NotFound("version", f"{function}:{wanted}")
-        await self._prepare(known[wanted], f"Version {wanted} of '{function}' does not import any more")
         return Flip(known[wanted], versions)
 
     def forget(self, flip: Flip) -> None:
@@ -77,6 +90,12 @@ class Versions:
         blueprint = self._reconciler.blueprint(version, {})
         try:
             await self._plant.compute.prepare(blueprint, PREPARE_TIMEOUT)
+        except InstallFailed as error:
+            raise _not_installed(version.function, error) from error
         except ImportFailed as error:
             self._reconciler.retire(blueprint, {})
             raise DeployFailed(f"{failure}: {error.message}", error.traceback) from error
+
+
+def _not_installed(function: str, error: InstallFailed) -> DeployFailed:
+    return DeployFailed(f"The packages of '{function}' cannot be installed: {error.message}", error.traceback)

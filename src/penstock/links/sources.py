@@ -132,8 +132,8 @@ class Sources:
         live = None if function is None else function.live
         if last != taken or live is None or name in self._anew:
             if live is None or live.bundle != json.loads(taken)[1]:
-                version = await self._engine.configurer.deploy(name, body, None)
-                log.info("Version %d of '%s' was deployed from %s.", version.number, name, folder)
+                deployed = await self._engine.configurer.deploy(name, body, None)
+                log.info("Version %d of '%s' was deployed from %s.", deployed.version.number, name, folder)
             await plant.store.save_note(plant.project_id, NOTE + name, taken)
             self._anew.discard(name)
             self._tell(name, None)

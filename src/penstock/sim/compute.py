@@ -7,10 +7,10 @@ parent's death ends them, or until the next server's `open` does.
 import asyncio
 import contextvars
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from penstock.compute.protocol import Blueprint, Exit, ImportFailed, Instance, Listener, PipelineContext
+from penstock.compute.protocol import Blueprint, Environment, Exit, ImportFailed, Instance, Listener, PipelineContext
 from penstock.sim.ledger import Ledger
 from penstock.sim.process import SimInstance
 from penstock.sim.script import AT_ONCE, Handler, Script, Spread
@@ -136,6 +136,17 @@ class SimCompute:
         for process in list(self.machine.processes.values()):
             process.kill()
         await self._wait_until_empty()
+
+    async def furnish(self, bundle: str) -> Environment | None:  # noqa: ARG002
+        """Install nothing: scripts need no packages."""
+        return None
+
+    async def environments(self, bundles: Collection[str]) -> Mapping[str, Environment]:  # noqa: ARG002
+        """Return none."""
+        return {}
+
+    async def tidy(self, bundles: Collection[str]) -> None:
+        """Delete nothing: there is nothing."""
 
     async def prepare(self, blueprint: Blueprint, timeout: float) -> None:
         """Import the code."""

@@ -382,9 +382,9 @@ class World:
     async def _do_rollback(self, name: str) -> None:
         began = self._loop.time()
         with contextlib.suppress(Conflict, DiskFull):  # there may be no version before
-            version = await self._ask(self.engine.configurer.rollback(name))
-            self.scenario.functions[name] = dict(version.settings)
-            self._amend("function", name, version.settings, began)
+            settings = (await self._ask(self.engine.configurer.rollback(name))).version.settings
+            self.scenario.functions[name] = dict(settings)
+            self._amend("function", name, settings, began)
 
     async def _do_redrive(self, name: str) -> None:
         if name not in self.diary.removed:

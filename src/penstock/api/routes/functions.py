@@ -91,11 +91,11 @@ async def deploy(
 ) -> Response:
     """Deploy code: it becomes the live version, for every pipeline at once.
 
-    Code that does not import is refused with its traceback, and what was live stays live.
+    What its `requirements.txt` or `pyproject.toml` names is installed first, if it is not there yet. Code that does not
+    import, or whose packages cannot be installed, is refused, and what was live stays live.
     """
     written: Any = None if settings is None else decode_json(settings.encode(), "The parameter settings")
-    version = await engine.configurer.deploy(name, await raw_body(request), written)
-    return json_answer(live_view(version))
+    return json_answer(live_view(await engine.configurer.deploy(name, await raw_body(request), written)))
 
 
 @router.post(
@@ -121,4 +121,5 @@ async def list_versions(engine: EngineOf, name: str) -> Response:
     """List a function's versions, oldest first."""
     engine.configurer.lookup("function", name)
     versions = await engine.plant.store.versions(engine.plant.project_id, name)
-    return json_answer({"versions": [version_view(version) for version in versions]})
+    environments = await engine.plant.compute.environments({version.bundle for version in versions})
+    return json_answer({"versions": [version_view(one, environments.get(one.bundle)) for one in versions]})
