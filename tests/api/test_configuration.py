@@ -257,3 +257,19 @@ def test_what_is_reserved_needs_a_ceiling_that_has_it(server: Server) -> None:
     assert server.ask("DELETE", "/v1/limits/everything").status == 204
     assert server.post("/v1/functions/guarded/invoke", 8).json() == 8
     assert server.ask("DELETE", "/v1/functions/guarded").status == 204
+
+
+def test_neither_a_deploy_nor_a_rollback_reserves_what_no_ceiling_has(server: Server) -> None:
+    server.deploy("kept", "echo")
+    assert server.put("/v1/limits/everything", {"scope": "project", "concurrency": 6}).status == 201
+    server.deploy("kept", "echo", reserved_concurrency=5)
+    server.deploy("kept", "echo")
+    assert server.ask("PATCH", "/v1/limits/everything", {"concurrency": 5}).status == 200
+    written = quote(json.dumps({"handler": "handlers:echo", "reserved_concurrency": 5}))
+    refused = server.put(f"/v1/functions/kept/code?settings={written}", bundle())
+    assert [one["path"] for one in refused.json()["errors"]] == ["limits.everything.concurrency"]
+    refused = server.post("/v1/functions/kept/rollback")
+    assert [one["path"] for one in refused.json()["errors"]] == ["limits.everything.concurrency"]
+    assert server.get("/v1/functions/kept").json()["live"] == 3
+    assert server.ask("DELETE", "/v1/functions/kept").status == 204
+    assert server.ask("DELETE", "/v1/limits/everything").status == 204

@@ -42,6 +42,8 @@ SLICE: Final = 0.002
 LATER: Final = 1.0
 """Seconds until what the store did not take of a removal is tried again."""
 
+_ABOUT_CEILINGS: Final = frozenset({"reserved_concurrency", "scope"})
+
 log = logging.getLogger(__name__)
 
 
@@ -179,6 +181,7 @@ class Configurer:
     async def _make_live(self, flip: Flip, settings: Mapping[str, Any]) -> Version:
         try:
             plan = await self._plan_one("function", flip.version.function, settings)
+            await _in_slices(self._check_reservations(plan))
             await self._write(plan.steps, [flip])
         except PenstockError:
             self._versions.forget(flip)
@@ -189,7 +192,7 @@ class Configurer:
     async def _carry_out(self, plan: Plan, tasks: Removal) -> list[Change]:
         """Carry a plan out. New settings of a function that has code are a new version, which has to import too."""
         await _in_slices(self._check_pins(plan))
-        self._check_reservations(plan)
+        await _in_slices(self._check_reservations(plan))
         closed = [
             self._plant.pipes[step.name] for step in plan.steps if step.kind == "pipeline" and step.action == "remove"
         ]
@@ -237,12 +240,18 @@ class Configurer:
         if mistakes:
             raise InvalidSettings(mistakes)
 
-    def _check_reservations(self, plan: Plan) -> None:
+    def _check_reservations(self, plan: Plan) -> Generator[None, None, None]:
         """Refuse reservations that no ceiling has room for. Raises `InvalidSettings`."""
-        after: dict[str, dict[str, Any]] = {}
+        if all(step.kind == "pipeline" for step in plan.steps):
+            return
+        after: dict[str, dict[str, Mapping[str, Any]]] = {"function": {}, "limit": {}}
         for kind in ("function", "limit"):
-            after[kind] = {name: stored.settings for name, stored in self._reconciler.objects[kind].items()}
+            for name, settings in self._known[kind].items():
+                yield
+                if not _ABOUT_CEILINGS.isdisjoint(settings):
+                    after[kind][name] = settings
         for step in plan.steps:
+            yield
             if step.kind in after and step.settings is not None:
                 after[step.kind][step.name] = step.settings
             elif step.kind in after:
