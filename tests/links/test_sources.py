@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from tests.api.serving import Server, until
 
 from penstock.client.bundle import pack
+from penstock.links.folder import WatchedFolder
 
 ROOT = os.geteuid() == 0
 
@@ -232,3 +234,30 @@ def test_naming_a_folder_anew_deploys_what_is_there_changed_or_not(server: Serve
     server.ask("PATCH", "/v1/functions/f", {"source": str(code)})
     live(server, 3)
     assert says(server) == "one"
+
+
+def test_a_folder_that_is_still_looked_through_is_not_closed(
+    server: Server, code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its descriptor could be another folder's by then."""
+    looks, go_on, order = threading.Event(), threading.Event(), list[str]()
+
+    def begin(_: WatchedFolder) -> None:
+        looks.set()
+        assert go_on.wait(30)
+        order.append("looked")
+
+    def close(watched: WatchedFolder) -> None:
+        order.append("closed")
+        watched._inotify.close()
+
+    monkeypatch.setattr(WatchedFolder, "begin", begin)
+    monkeypatch.setattr(WatchedFolder, "close", close)
+    put(server, code)
+    assert looks.wait(30)
+    assert server.ask("DELETE", "/v1/functions/f").status == 204
+    for _ in range(30):  # whatever the removal brings about has happened by then
+        assert server.get("/v1/functions").json()["functions"] == []
+    go_on.set()
+    until(lambda: len(order) == 2)
+    assert order == ["looked", "closed"]

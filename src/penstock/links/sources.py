@@ -107,7 +107,7 @@ class Sources:
     async def _look(self, name: str, folder: Path, watched: WatchedFolder, *, rested: bool) -> bool:
         """Take what is in a folder; return False if it changed meanwhile."""
         try:
-            await asyncio.to_thread(watched.begin)
+            await _surely(asyncio.to_thread(watched.begin))
             if not rested:
                 await self._settle(name, folder, watched)
             body = await asyncio.to_thread(pack, folder, MOST_BYTES)
@@ -151,7 +151,7 @@ class Sources:
 
 
 async def _surely(work: Coroutine[Any, Any, None]) -> None:
-    """Do something to its end, also when it is not wanted any more: a change of the configuration must not stop midway."""
+    """Do something to its end, also when it is not wanted any more: a change of the configuration, a look through a folder."""
     job = asyncio.get_running_loop().create_task(work)
     try:
         await asyncio.shield(job)
