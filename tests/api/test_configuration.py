@@ -273,3 +273,12 @@ def test_neither_a_deploy_nor_a_rollback_reserves_what_no_ceiling_has(server: Se
     assert server.get("/v1/functions/kept").json()["live"] == 3
     assert server.ask("DELETE", "/v1/functions/kept").status == 204
     assert server.ask("DELETE", "/v1/limits/everything").status == 204
+
+
+def test_nothing_is_kept_of_deploys_that_are_over(server: Server) -> None:
+    server.deploy("over", "echo")
+    for number in range(3):
+        assert server.put(f"/v1/functions/nothing-{number}/code", bundle()).code == "not-found"
+        assert server.post(f"/v1/functions/nothing-{number}/rollback").code == "not-found"
+    assert not server.running.engine.configurer._turns
+    assert server.ask("DELETE", "/v1/functions/over").status == 204

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from weakref import WeakValueDictionary
 
 from penstock.domain.ceilings import reservation_mistakes
 from penstock.domain.errors import BadRequest, Conflict, InvalidSettings, Mistake, NotFound, PenstockError
@@ -85,7 +86,7 @@ class Configurer:
         self._known = {kind: SettingsByName(objects) for kind, objects in reconciler.objects.items()}
         self._current = SettingsByKey(reconciler.objects)
         self._lock = asyncio.Lock()
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # of deploys, by function
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of deploys, by function
         self._jobs: set[asyncio.Task[None]] = set()
         self._left: set[str] = set()  # pipelines that are gone, and whose tasks the store still has
 
@@ -146,7 +147,7 @@ class Configurer:
         Raises `DeployFailed` if its packages cannot be installed, or with the traceback if it does not import: what was live
         stays live. While packages are installed, other changes go on.
         """
-        async with self._turns[function]:  # what was sent last goes live last, however long it takes
+        async with self._turn(function):  # what was sent last goes live last, however long it takes
             await self._settings_of(function, settings)  # what cannot be is refused before anything is installed
             bundle = await self._bundles.add(body)
             environment = await self._versions.furnish(function, bundle)
@@ -154,6 +155,13 @@ class Configurer:
                 clean = await self._settings_of(function, settings)
                 flip = await self._versions.make(function, bundle, clean)
                 return Deployed(await self._make_live(flip, clean), environment)
+
+    def _turn(self, function: str) -> asyncio.Lock:
+        """Return what lets a function's deploys go one after the other; it is gone when none is under way."""
+        turn = self._turns.get(function)
+        if turn is None:
+            turn = self._turns[function] = asyncio.Lock()
+        return turn
 
     async def _settings_of(self, function: str, settings: object | None) -> Mapping[str, Any]:
         if settings is None:
@@ -167,7 +175,7 @@ class Configurer:
         further back. Raises `Conflict` if there is none, `NotFound`, and `DeployFailed` and `InvalidSettings` if the code
         or what its settings refer to is gone: what is live stays live.
         """
-        async with self._turns[function]:
+        async with self._turn(function):
             self.lookup("function", function)
             there = await self._versions.look_up(function, number)
             environment = await self._versions.furnish(function, there.version.bundle)
