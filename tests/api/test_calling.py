@@ -59,9 +59,11 @@ def test_timeouts(server: Server) -> None:
     server.deploy("sleeps", timeout="100ms")
     answer = server.post("/v1/functions/sleeps/invoke", 60)
     assert (answer.status, answer.code, answer.json()["outcome"]) == (504, "task-failed", "timeout")
+    assert "longer than its timeout of 0.1 s" in answer.json()["error"]["message"]
     server.deploy("sleeps2", "sleeps")
     answer = server.post("/v1/functions/sleeps2/invoke?timeout=200ms", 60)
     assert (answer.status, answer.code, answer.json()["outcome"]) == (504, "task-failed", "timeout")
+    assert "longer than its caller's timeout" in answer.json()["error"]["message"]
 
 
 def test_throttling_says_when_to_call_again(server: Server, name: str) -> None:

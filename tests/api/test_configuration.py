@@ -65,6 +65,14 @@ def test_every_mistake_is_told_at_once(server: Server) -> None:
     assert server.put("/v1/pipelines/bad%20name", {"function": "echo"}).code == "invalid-settings"
 
 
+def test_what_cannot_be_applied_is_not_planned_either(server: Server, name: str) -> None:
+    config = {"pipelines": {name: {"function": "echo", "version": 99}}}
+    for dry_run in (True, False):
+        answer = server.post("/v1/apply", {"config": config, "dry_run": dry_run})
+        assert answer.code == "invalid-settings"
+        assert "has no version 99" in answer.json()["errors"][0]["message"]
+
+
 def test_bodies_that_are_no_settings(server: Server) -> None:
     for path in ("/v1/functions/x", "/v1/pipelines/x", "/v1/limits/x"):
         assert server.put(path, b"").code == "bad-request"

@@ -153,6 +153,17 @@ def test_a_drained_pipeline_that_is_to_go_goes(server: Server, name: str) -> Non
     until(lambda: server.get(f"/v1/pipelines/{name}").status == 404)
 
 
+def test_a_removal_is_undone_by_resuming(server: Server, name: str) -> None:
+    path = f"/v1/pipelines/{name}"
+    server.make(name, "echo", rate="1/h")
+    first, task = server.send(name, 1, 2)
+    assert server.wait(first)["state"] == "done"
+    assert server.ask("DELETE", f"{path}?tasks=drain").status == 202
+    assert server.post(f"{path}/resume").json()["settings"] == {"function": "echo", "rate": "1/h"}
+    assert server.ask("DELETE", f"/v1/tasks/{task}").status == 200
+    assert server.get(path).status == 200
+
+
 def test_draining_outlives_the_server(tmp_path: Path) -> None:
     first = Server(tmp_path)
     try:

@@ -150,20 +150,20 @@ def test_a_task_that_has_not_started_in_time_ends_as_expired(server: Server, blo
     [
         (b"{", "not JSON"),
         (b"", "not JSON"),
-        (b"7", "Expected `object`"),
+        (b"7", "expected an object, got a whole number"),
         (b'{"paylod": 1}', "paylod"),
         (b'{"payload": 1, "delay": "soon"}', "'soon' is not a duration"),
         (b'{"payload": 1, "delay": -1}', "negative"),
         (b'{"payload": 1, "delay": "1s", "at": "2035-01-01T00:00:00Z"}', "two ways"),
         (b'{"payload": 1, "at": "2035-01-01T00:00:00"}', "time zone"),
-        (b'{"payload": 1, "at": "tomorrow"}', "at"),
+        (b'{"payload": 1, "at": "tomorrow"}', "expected a moment such as 2030-01-31T12:00:00Z, at "),
         (b'{"payload": 1, "delay": "500d"}', "a year at most"),
         (b'{"payload": 1, "expires_after": "soon"}', "expires_after is wrong: 'soon' is not a duration"),
         (b'{"payload": 1, "expires_after": 0}', "could never start"),
-        (b'{"payload": 1, "cost": 0}', ".cost`"),
-        (b'{"payload": 1, "cost": 1e999}', ".cost`"),
-        (b'{"payload": 1, "priority": 1.5}', ".priority`"),
-        (b'{"payload": 1, "key": ""}', ".key`"),
+        (b'{"payload": 1, "cost": 0}', "expected a number > 0.0, at "),
+        (b'{"payload": 1, "cost": 1e999}', "cost"),
+        (b'{"payload": 1, "priority": 1.5}', "priority"),
+        (b'{"payload": 1, "key": ""}', "expected text of length >= 1"),
         (b'{"payload": nul}', "not JSON"),
         (b'{"payload": NaN}', "not JSON"),
         (b'{"payload": "\xff"}', "not UTF-8"),
@@ -180,7 +180,7 @@ def test_what_is_no_task_is_refused(server: Server, blocked: str, task: bytes, s
 
 
 def test_a_mistake_names_the_task(server: Server, blocked: str) -> None:
-    assert "$[2].cost" in send(server, blocked, [{}, {}, {"cost": "x"}]).json()["detail"]
+    assert "at [2].cost" in send(server, blocked, [{}, {}, {"cost": "x"}]).json()["detail"]
     assert "Task 1: delay" in send(server, blocked, [{}, {"delay": "x"}]).json()["detail"]
 
 

@@ -286,7 +286,10 @@ class TestListing:
         assert "pipeline customer-a" in run("show", "customer-a").stdout
         assert "version 2 of 2" in run("show", "function/call_api").stdout
         assert json.loads(run("show", "customer-a", "--json").stdout)["name"] == "customer-a"
-        assert run("show", "nothing").exit_code == 3
+        nothing = run("show", "nothing")
+        assert nothing.exit_code == 3
+        assert "There is no pipeline, function or limit 'nothing'." in nothing.stderr
+        assert "There is no route" not in run("show", "bogus/nothing").stderr
 
     def test_rm_asks_which(self, run: Run, server: ScriptedServer) -> None:
         server.otherwise = lambda asked: (

@@ -54,6 +54,9 @@ def test_json_and_nothing(here: Path) -> None:
         ("c.yaml", "a: !!python/object:os.system {}", "c.yaml:1"),
         ("c.yaml", "a: \x01", "not YAML"),
         ("c.json", '{"a": 1,\n "b"}', "c.json:2"),
+        ("c.json", "[" * 100_000, "nested too deeply"),
+        ("c.yaml", "[" * 100_000, "c.yaml:1: this is nested too deeply"),
+        ("c.yaml", "a:\n  b: &b\n    c: *b\n", r"c.yaml:3: \*b stands within what it names"),
     ],
 )
 def test_files_that_cannot_be_read(here: Path, name: str, text: str, said: str) -> None:

@@ -226,6 +226,12 @@ def test_a_wait_of_ten_years_is_believed_for_an_hour() -> None:
     assert gate.refused(sent=0.0, now=1.0, wait=1e300) == 3601
 
 
+def test_a_wait_of_nothing_is_none() -> None:
+    said, silent = Gate("said"), Gate("silent")
+    for now in (1.0, 10.0, 20.0):
+        assert said.refused(now - 0.5, now, wait=0.0) == silent.refused(now - 0.5, now, wait=None) > now
+
+
 def test_without_a_wait_holds_double_with_each_refusal_in_a_row() -> None:
     gate, now = Gate("own"), 0.0
     holds = []
@@ -267,6 +273,8 @@ def start(found: Admission, *limits: str, **own: object) -> Start:
         (("first",), {"rates": (RateSpec(50, 1.0),)}, None, "first"),
         (("first",), {"rates": (RateSpec(50, 1.0),), "adaptive": True}, None, "p"),
         ((), {}, "nobody knows it", "p"),
+        ((), {}, "plain", "p plain"),
+        (("first",), {"adaptive": True, "rates": (RateSpec(50, 1.0),)}, "plain", "p plain"),
     ],
 )
 def test_a_refusal_holds_what_it_is_about(
@@ -277,7 +285,7 @@ def test_a_refusal_holds_what_it_is_about(
     found.refused(refused, 0.5, 1.0, 7.0, named)
     own_gate = found.pipelines["p"].own
     gates = {**found.gates, **({"p": own_gate} if own_gate is not None else {})}
-    assert {name for name, gate in gates.items() if gate.held_until == 8.0} == {held}
+    assert {name for name, gate in gates.items() if gate.held_until == 8.0} == set(held.split())
 
 
 def test_a_task_that_is_refused_again_and_again_yields_its_place() -> None:

@@ -30,6 +30,19 @@ def response(status: int, wait: str | None = None) -> Carries:
     return Carries(response=SimpleNamespace(status_code=status, headers=headers))
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Throttled(), "downstream asks to try later"),
+        (Throttled(retry_after=2.5), "downstream asks to wait 2.5 s"),
+        (Throttled(retry_after="soon"), "downstream asks to try later"),  # type: ignore[arg-type]
+        (Throttled("the quota is used up", retry_after=3), "the quota is used up"),
+    ],
+)
+def test_it_says_what_downstream_asks(error: Throttled, said: str) -> None:
+    assert str(error) == said
+
+
 def test_what_the_user_raises_keeps_its_wait_and_its_limit() -> None:
     found = throttling(Throttled(retry_after=3, limit="provider"))
     assert found is not None

@@ -1,6 +1,7 @@
 """Requests and answers as ASGI has them: the body within its bound, the answer in two messages."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -131,8 +132,25 @@ def not_understood(what: str, error: Exception) -> BadRequest:
     if isinstance(error, RecursionError):
         return BadRequest(f"{what} is nested too deeply to be read.")
     if isinstance(error, msgspec.ValidationError):
-        return BadRequest(f"{what} is not what it should be: {error}.")
+        return BadRequest(f"{what} is not what it should be: {_in_plain_words(str(error))}.")
     return BadRequest(f"{what} is not JSON: {error}.")
+
+
+_WORDS: Final = {
+    "float": "a number", "int": "a whole number", "str": "text", "bool": "true or false", "array": "a list",
+    "object": "an object",
+}  # fmt: skip
+
+
+def _in_plain_words(mistake: str) -> str:
+    """Return what msgspec says of a body ("Expected `float` > 0.0 - at `$.cost`") in the words of people."""
+    said, _, place = mistake.partition(" - at `$")
+    place = place.rstrip("`").removeprefix(".")
+    said = said.replace("Invalid RFC3339 encoded datetime", "Expected a moment such as 2030-01-31T12:00:00Z")
+    said = re.sub(
+        r"`([^`]*)`", lambda types: " or ".join(_WORDS.get(each, each) for each in types[1].split(" | ")), said
+    )
+    return f"{said[:1].lower()}{said[1:]}" + (f", at {place}" if place else "")
 
 
 def query_of(scope: Scope) -> dict[str, str]:

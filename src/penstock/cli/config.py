@@ -5,12 +5,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from penstock.cli.exits import Exit, Refused
 from penstock.client.errors import Mistake
+
+MOST_NESTED: Final = 100
+"""How deep a configuration may be nested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ def read_configuration(path: Path) -> Configuration:
 def _from_json(path: Path, text: str) -> tuple[Any, dict[str, int]]:
     try:
         return json.loads(text), {}
+    except RecursionError as error:
+        raise _too_deep(str(path)) from error
     except ValueError as error:
         line = getattr(error, "lineno", 1)
         raise Refused(f"{path}:{line}: this is not JSON: {error}.", Exit.REFUSED) from error
@@ -76,6 +81,7 @@ def _from_json(path: Path, text: str) -> tuple[Any, dict[str, int]]:
 def _from_yaml(path: Path, text: str) -> tuple[Any, dict[str, int]]:
     loader = _Loader(text)
     try:
+        _check_nesting(path, text)
         node = loader.get_single_node()
         if node is None:
             return None, {}
@@ -95,6 +101,27 @@ def _from_yaml(path: Path, text: str) -> tuple[Any, dict[str, int]]:
         raise Refused(f"{path}: this is not YAML: {error}.", Exit.REFUSED) from error
     finally:
         loader.dispose()
+
+
+def _check_nesting(path: Path, text: str) -> None:
+    """Refuse what is nested without end, or so deep that reading it would exhaust the stack."""
+    around: list[str | None] = []  # the anchors of what is open
+    for event in yaml.parse(text, Loader=_Loader):
+        place = f"{path}:{event.start_mark.line + 1}" if event.start_mark else str(path)
+        if isinstance(event, yaml.CollectionStartEvent):
+            around.append(event.anchor)
+            if len(around) > MOST_NESTED:
+                raise _too_deep(place)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            around.pop()
+        elif isinstance(event, yaml.AliasEvent) and event.anchor in around:
+            raise Refused(
+                f"{place}: *{event.anchor} stands within what it names, which would have no end.", Exit.REFUSED
+            )
+
+
+def _too_deep(place: str) -> Refused:
+    return Refused(f"{place}: this is nested too deeply: {MOST_NESTED} levels are the most.", Exit.REFUSED)
 
 
 def _lines(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:

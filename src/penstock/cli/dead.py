@@ -19,7 +19,7 @@ commands = typer.Typer(no_args_is_help=True, help="List, redrive or purge the ta
 def list_dead(
     ctx: typer.Context,
     pipeline: PipelineName,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="How many, the newest first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List a pipeline's dead tasks."""

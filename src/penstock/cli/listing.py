@@ -35,7 +35,9 @@ def ls(
     function: Annotated[
         str | None, typer.Option("--function", "-f", help="Only the pipelines of this function.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many tasks, the newest first.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="How many tasks, the newest first.")
+    ] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List functions, pipelines with their counts and what they wait for, tasks, or shared limits."""

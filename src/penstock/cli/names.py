@@ -1,6 +1,7 @@
 """Names as people type them: `customer-a`, or `pipeline/customer-a` where one word would name two things."""
 
 from enum import StrEnum
+from typing import Final
 
 from penstock.cli.exits import Exit, Refused
 from penstock.client import Client, Function, Limit, NotFound, Pipeline
@@ -12,6 +13,9 @@ class Kind(StrEnum):
     PIPELINE = "pipeline"
     FUNCTION = "function"
     LIMIT = "limit"
+
+
+_ANY: Final = "pipeline, function or limit"
 
 
 def find(client: Client, text: str) -> dict[Kind, Pipeline | Function | Limit]:
@@ -27,7 +31,8 @@ def find(client: Client, text: str) -> dict[Kind, Pipeline | Function | Limit]:
         except NotFound as error:
             missing.append(error)
     if not found:
-        raise next((error for error in missing if error.nearest), missing[0])
+        close = next((error for error in missing if error.nearest), missing[0])
+        raise close if close.nearest or len(missing) == 1 else NotFound(f"There is no {_ANY} '{name}'.", status=404)
     return found
 
 

@@ -144,7 +144,8 @@ class Admission:
         """Let downstream's "try later" hold, and teach, what it is about; return for how many seconds.
 
         That is the limit it names; else the pipeline's own if that is adaptive; else the first adaptive limit that the
-        pipeline passes; else the pipeline. `wait` is the seconds that it asks for, None if it does not say.
+        pipeline passes; else the pipeline. `wait` is the seconds that it asks for, None if it does not say. A pipeline that
+        does not pass the limit is held as well: nothing else would keep the task from starting again at once.
         """
         pipeline = start.pipeline
         shared = self.gates.get(limit) if limit is not None else None
@@ -152,11 +153,11 @@ class Admission:
         if shared is not None:
             until = shared.refused(sent, now, wait)
             self.hold_limit(shared.name, until)
-        elif self.pipelines.get(pipeline.name) is pipeline:
-            until = self.own_gate(pipeline).refused(sent, now, wait)
+        known = self.pipelines.get(pipeline.name) is pipeline  # or it was removed while the task ran
+        if shared is None:
+            until = self.own_gate(pipeline).refused(sent, now, wait) if known else now
+        if known and shared not in pipeline.gates:
             self.hold(pipeline.name, until)
-        else:  # it was removed while the task ran
-            until = now
         return until - now
 
     def own_gate(self, pipeline: Pipeline) -> Gate:

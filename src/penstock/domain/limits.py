@@ -264,9 +264,10 @@ class Gate:
     def refused(self, sent: float, now: float, wait: float | None) -> float:
         """Hear that downstream wants a task later that was started at `sent`, and return until when nothing may pass.
 
-        `wait` is the seconds that it asks for, None if it does not say. What ran at the same time is refused together: that
-        counts once.
+        `wait` is the seconds that it asks for, None if it does not say; 0 says no more than that (services round down, and
+        dates are past where clocks differ). What ran at the same time is refused together: that counts once.
         """
+        wait = wait or None
         anew = sent > self.refused_at
         if anew:
             self.refusals, self.refused_at = self.refusals + 1, now

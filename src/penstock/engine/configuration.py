@@ -106,6 +106,7 @@ class Configurer:
         async with self._lock:
             wanted = await _in_slices(validate_in_steps(document, self._known))
             plan = await _in_slices(plan_in_steps(self._current, wanted, prune))
+            await self._check(plan)
             return Applied(plan, [] if dry_run else await self._carry_out(plan, tasks))
 
     async def put(self, kind: Kind, name: str, settings: object) -> StoredObject:
@@ -123,7 +124,9 @@ class Configurer:
     async def remove(self, kind: Kind, name: str, tasks: Removal) -> None:
         """Remove one object; `tasks` says what becomes of a pipeline's."""
         async with self._lock:
-            await self._carry_out(await _in_slices(plan_removal_in_steps(self._current, kind, name)), tasks)
+            plan = await _in_slices(plan_removal_in_steps(self._current, kind, name))
+            await self._check(plan)
+            await self._carry_out(plan, tasks)
 
     def lookup(self, kind: Kind, name: str) -> StoredObject:
         """Return one object. Raises `NotFound` with the nearest name."""
@@ -134,7 +137,9 @@ class Configurer:
 
     async def _put(self, kind: Kind, name: str, settings: object) -> StoredObject:
         clean = await _in_slices(validate_one_in_steps(kind, name, settings, self._known))
-        await self._carry_out(await self._plan_one(kind, name, clean), "refuse")
+        plan = await self._plan_one(kind, name, clean)
+        await self._check(plan)
+        await self._carry_out(plan, "refuse")
         return self.lookup(kind, name)
 
     async def _plan_one(self, kind: Kind, name: str, settings: Mapping[str, Any]) -> Plan:
@@ -199,8 +204,6 @@ class Configurer:
     # carrying out ---------------------------------------------------------------------------------------------------
     async def _carry_out(self, plan: Plan, tasks: Removal) -> list[Change]:
         """Carry a plan out. New settings of a function that has code are a new version, which has to import too."""
-        await _in_slices(self._check_pins(plan))
-        await _in_slices(self._check_reservations(plan))
         closed = [
             self._plant.pipes[step.name] for step in plan.steps if step.kind == "pipeline" and step.action == "remove"
         ]
@@ -228,6 +231,11 @@ class Configurer:
         finally:
             for pipe in closed:
                 pipe.closed = False
+
+    async def _check(self, plan: Plan) -> None:
+        """Refuse what the present state does not let come true. Raises `InvalidSettings`."""
+        await _in_slices(self._check_pins(plan))
+        await _in_slices(self._check_reservations(plan))
 
     def _check_pins(self, plan: Plan) -> Generator[None, None, None]:
         """Refuse pins to versions that there are not. Raises `InvalidSettings`."""

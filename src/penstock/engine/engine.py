@@ -251,8 +251,11 @@ class Engine:
         await self.configurer.patch("pipeline", pipeline, {"draining": True, "paused": None})
 
     async def resume(self, pipeline: str) -> None:
-        """Undo `pause` and `drain`, and any hold."""
-        await self.configurer.patch("pipeline", pipeline, {"paused": None, "draining": None})
+        """Undo `pause` and `drain`, also that of a removal, and any hold."""
+        flow = {"paused": None, "draining": None}
+        if self.configurer.lookup("pipeline", pipeline).settings.get("draining"):
+            flow["remove_when_empty"] = None  # or it would take tasks until it happens to be empty, and then be gone
+        await self.configurer.patch("pipeline", pipeline, flow)
         self.plant.admission.resume(pipeline)
         self.pump.wake()
 

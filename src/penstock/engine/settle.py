@@ -194,7 +194,9 @@ class Settle:
             self._lender.withdraw(running)
         offset = self._plant.wall() - self._plant.clock()
         if outcome is Outcome.TIMEOUT:
-            body = _error("Timeout", f"The task took longer than its timeout of {running.timeout:g} s and was ended.")
+            own = running.deadline <= self._plant.clock()
+            whose = f"its timeout of {running.timeout:g} s" if own else "its caller's timeout"
+            body = _error("Timeout", f"The task took longer than {whose} and was ended.")
         else:
             body = _error("Cancelled", "The task was cancelled while it ran.")
         self._conclude(running, tasks, outcome, body, self._plant.wall(), offset)

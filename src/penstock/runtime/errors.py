@@ -8,7 +8,8 @@ class Throttled(Exception):
     """
 
     def __init__(self, message: str = "", *, retry_after: float | None = None, limit: str | None = None) -> None:
-        super().__init__(message or f"downstream asks to wait {retry_after} s")
+        wait = f"to wait {retry_after:g} s" if isinstance(retry_after, (int, float)) else "to try later"
+        super().__init__(message or f"downstream asks {wait}")
         self.retry_after = retry_after
         self.limit = limit
 
