@@ -1,15 +1,23 @@
 """Code that brings its own packages, through a real server."""
 
+import asyncio
 import json
+import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from tests.api.serving import Answer, Server, bundle, until
+from tests.api.test_serving import process
+from tests.compute.test_environments import marked_with
+
+from penstock.compute.environments import KEEP
 
 CODE = """
 import importlib.util, sys
@@ -126,3 +134,42 @@ def test_other_changes_go_on_while_packages_are_installed(server: Server, tmp_pa
     assert answers[0].status == 200
     assert answers[0].json()["environment"]["packages"] == 2
     assert call(server, "slow")[0] == "3.7"
+
+
+def test_only_environments_of_code_that_is_neither_live_nor_pinned_go(server: Server, tmp_path: Path) -> None:
+    live, pinned, left = (
+        deploy(server, function, requirements).json()["environment"]["digest"]
+        for function, requirements in (("live", "idna==3.7"), ("moved", "idna==3.6"), ("removed", "idna==3.5"))
+    )
+    server.make("stays", "moved", version=1)
+    assert deploy(server, "moved", "idna==3.7").status == 200
+    assert server.ask("DELETE", "/v1/functions/removed").status == 204
+    home = tmp_path / "data" / "instances" / "environments"
+    long_ago = time.time() - KEEP - 60
+    for digest in (live, pinned, left):
+        os.utime(home / digest, (long_ago, long_ago))
+    asyncio.run_coroutine_threadsafe(server.running.engine.pruner.tidy(), server.loop).result()
+    assert [(home / digest).exists() for digest in (live, pinned, left)] == [True, True, False]
+
+
+def test_a_build_does_not_outlive_a_server_that_is_killed(tmp_path: Path) -> None:
+    data, home = tmp_path / "data", tmp_path / "data" / "instances" / "environments"
+    setup = WAITS.format(folder=str(tmp_path))
+    body = bundle({"handlers.py": CODE, "requirements.txt": "./waits", "waits/setup.py": setup})
+    settings = quote(json.dumps({"handler": "handlers:bare"}))
+    with process(data) as (child, url):
+        connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
+        token = (data / "token").read_text().strip()
+        connection.request(
+            "PUT", f"/v1/functions/f/code?settings={settings}", body, {"Authorization": f"Bearer {token}"}
+        )
+        until((tmp_path / "begun").exists)
+        child.kill()
+        child.wait()
+        connection.close()
+    owner = (data / "instances" / "owner").read_text()
+    assert marked_with(owner)
+    assert list(home.glob(".unfinished-*"))
+    Server(data).close()
+    assert not marked_with(owner)
+    assert not list(home.glob(".unfinished-*"))

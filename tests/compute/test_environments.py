@@ -59,7 +59,7 @@ class World:
                 await environments.close()
 
         asyncio.run(main())
-        assert left_behind() == []
+        assert marked_with(MARK) == []
         assert unfinished(self.home) == []
 
     def make(self, bundle: str) -> Environment:
@@ -88,12 +88,12 @@ class World:
         return raised[0]
 
 
-def left_behind() -> list[int]:
-    """Return the processes that carry the tests' mark."""
+def marked_with(owner: str) -> list[int]:
+    """Return the processes that carry an owner's mark."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(OWNER) == MARK and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(OWNER) == owner and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
         except psutil.Error:
             continue
@@ -191,7 +191,7 @@ def test_a_stop_breaks_a_build_off(world: World) -> None:
 
     async def body(environments: Environments) -> None:
         making = asyncio.create_task(environments.make(bundle))
-        await asyncio.to_thread(until, left_behind)
+        await asyncio.to_thread(until, lambda: marked_with(MARK))
         await environments.close()
         with pytest.raises(InstallFailed, match="The server stops"):
             await making
