@@ -80,6 +80,10 @@ def test_a_mistake_is_told_to_the_handler(server: Server, name: str) -> None:
     server.make(name, "nests", limits=[database])
     error = server.post(f"/v1/pipelines/{name}/invoke", [database, database]).json()["error"]
     assert (error["type"], "since it started" in error["message"]) == ("HoldAndWait", True)
+    everything = limit(server, f"{name}-everything", concurrency=1000, scope="project")
+    error = error_of("nests", [everything, database])
+    assert server.ask("DELETE", f"/v1/limits/{everything}").status == 204
+    assert (error["type"], "or everything passes it" in error["message"]) == ("HoldAndWait", True)
 
 
 def test_who_waits_is_timed_out_and_what_was_held_is_free_again(server: Server, name: str, tmp_path: Path) -> None:

@@ -206,6 +206,8 @@ class TestTasks:
         ]
         assert "dead (crashed)" in run("dead", "list", "a").stdout
         assert run("dead", "redrive", "a", "01", "--json").stdout.split() == ["{", '"redriven":', "3", "}"]
+        unasked = run("dead", "purge", "a")
+        assert (unasked.exit_code, "nobody to ask" in unasked.stderr) == (2, True)
         assert run("dead", "purge", "a", "--yes").stdout == "2 forgotten.\n"
         assert server.asked[1].json() == {"ids": ["01"]}
 

@@ -1,5 +1,6 @@
 """`dead`: the tasks that failed for good."""
 
+import sys
 from itertools import islice
 from typing import Annotated
 
@@ -55,8 +56,11 @@ def purge(
     as_json: AsJson = False,
 ) -> None:
     """Forget a pipeline's dead tasks, for good."""
-    if not yes and not typer.confirm(f"Forget the dead tasks of {pipeline}, for good?", err=True):
-        raise Refused("Nothing was forgotten.", Exit.OK)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise Refused("Nothing was forgotten: there is nobody to ask. Say --yes.", Exit.USAGE)
+        if not typer.confirm(f"Forget the dead tasks of {pipeline}, for good?", err=True):
+            raise Refused("Nothing was forgotten.", Exit.OK)
     with connect(ctx) as client:
         count = client.pipeline(pipeline).purge()
     if as_json:

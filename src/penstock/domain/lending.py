@@ -229,16 +229,20 @@ def _refusal(ask: Ask) -> Refusal | None:
                 f"The limit '{gate.name}' has no rate to acquire from. Use context.slot('{gate.name}') for its concurrency.",
             )
         return _too_much(ask) if ask.cost > gate.most_cost() else None
+    passed = (one for one in ask.start.gates if one is not ask.start.own)
+    if any(
+        one.name == gate.name and one.limits_concurrency for one in passed
+    ):  # by its name: a ceiling has several gates
+        return Refusal(
+            Why.HOLDS,
+            f"The task holds a unit of '{gate.name}' since it started: its pipeline or function lists that limit, "
+            "or everything passes it.",
+        )
     if gate.concurrency is None:
         return Refusal(
             Why.MISUSE,
             f"The limit '{gate.name}' has no concurrency to take a slot of. "
             f"Use context.acquire('{gate.name}') for its rate.",
-        )
-    if gate in ask.start.gates:
-        return Refusal(
-            Why.HOLDS,
-            f"The task holds a unit of '{gate.name}' since it started: its pipeline or function lists that limit.",
         )
     held = next((one for one in (ask.start.asks or {}).values() if one.slot), None)
     if held is not None:
