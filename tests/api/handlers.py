@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import threading
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from penstock import LimitError, Throttled
@@ -109,6 +111,20 @@ async def holds_async(event: Any, context: Any) -> list[float]:
         begun = time.monotonic()
         await asyncio.sleep(0.005)
         return [begun, time.monotonic()]
+
+
+def leaves_behind(event: Any, context: Any) -> None:
+    """Leave a thread behind that waits for a slot, and makes a file when it is told that it gets none."""
+
+    def wait() -> None:
+        try:
+            with context.slot(event["limit"]):
+                pass
+        except LimitError:
+            Path(event["told"]).touch()
+
+    threading.Thread(target=wait).start()
+    waits(event["until"], context)
 
 
 def nests(event: Any, context: Any) -> str:

@@ -115,6 +115,26 @@ def test_what_a_dead_instance_held_is_free_again(server: Server, name: str, tmp_
     assert server.wait(after)["outcome"] == "ok"
 
 
+@pytest.mark.parametrize("slots", [1, 4])
+def test_who_waits_beyond_the_end_of_its_task_is_told(server: Server, name: str, tmp_path: Path, slots: int) -> None:
+    database = limit(server, name, concurrency=1)
+    gone, told, over = tmp_path / "gone", tmp_path / "told", tmp_path / "over"
+    server.deploy("holds-still", "holds")
+    server.deploy(f"leaves-{slots}", "leaves_behind", max_parallel_requests=slots)
+    server.make(name, "holds-still")
+    server.make(f"{name}-leaves", f"leaves-{slots}")
+    (holder,) = server.send(name, {"limit": database, "until": str(gone)})
+    gate = server.running.engine.plant.admission.gates[database]
+    until(lambda: gate.in_use == 1)
+    (leaver,) = server.send(f"{name}-leaves", {"limit": database, "told": str(told), "until": str(over)})
+    until(lambda: gate.asks)
+    over.touch()
+    assert server.wait(leaver)["outcome"] == "ok"
+    until(told.exists)
+    gone.touch()
+    assert server.wait(holder)["outcome"] == "ok"
+
+
 def test_what_was_spent_counts_for_those_who_follow(server: Server, name: str) -> None:
     provider = limit(server, name, rate={"rate": "10/700ms", "style": "window", "meter": "cost"})
     server.deploy("spends")

@@ -111,8 +111,9 @@ class Lender:
             self._pump.wake()
 
     def end(self, running: Running, at: float) -> None:
-        """Take back what a task has that ended at a moment."""
+        """Take back what a task has that ended at a moment; threads that it left behind are told."""
         if running.start.asks:
+            self.withdraw(running)
             self._plant.admission.lending.end(running.start, at)
 
 
