@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from penstock.runtime.errors import Throttled
+from penstock.runtime.frames import LONGEST_NAME, End
+from penstock.runtime.results import encode_exception
 from penstock.runtime.throttling import throttling
+from penstock.runtime.wire import Decoder, encode_end
 
 
 class Carries(Exception):
@@ -52,6 +55,15 @@ def test_what_the_user_raises_keeps_its_wait_and_its_limit() -> None:
 @pytest.mark.parametrize("wait", [-1, float("nan"), float("inf"), "soon"])
 def test_a_wait_that_makes_no_sense_is_none(wait: Any) -> None:
     assert wait_of(Throttled(retry_after=wait)) is None
+
+
+@pytest.mark.parametrize("limit", ["x" * 70_000, "\ud800", "provider \ud800" * 50_000])
+def test_a_limit_that_cannot_be_one_is_told_all_the_same(limit: str) -> None:
+    result = encode_exception(Throttled("later", limit=limit))
+    assert len(result.limit) <= LONGEST_NAME + 1
+    (frame,) = Decoder().feed(encode_end(1, *result[:1], 0.0, 0.0, None, result.limit, len(result.body), result.body))
+    assert isinstance(frame, End)
+    assert frame.limit == result.limit
 
 
 def test_httpx_and_requests() -> None:

@@ -18,6 +18,9 @@ CANCELLED: Final = 3
 PARTS: Final = 4
 """The ending of a batch whose handler has said what became of each task: its body is parts, one for each."""
 
+LONGEST_NAME: Final = 100
+"""Characters that the name of a limit may have."""
+
 GRANTED: Final = 0
 MISUSED: Final = 1
 UNKNOWN: Final = 2

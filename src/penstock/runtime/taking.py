@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from penstock.runtime import wire
 from penstock.runtime.errors import CostTooHigh, HoldAndWait, LimitError, UnknownLimit
+from penstock.runtime.frames import LONGEST_NAME
 from penstock.runtime.wire import Answer
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _ERRORS: Final = {
     wire.TOO_COSTLY: CostTooHigh,
 }
 _ENDED: Final = "The task has ended, and takes from no limit any more."
-_LONGEST_NAME: Final = 100
 
 
 class Hearer(Protocol):
@@ -81,9 +81,9 @@ class Taking(ABC):
             raise TypeError(f"a limit is named by a text, and not by {limit!r}")
         if not 0 < _number(cost) < math.inf:
             raise ValueError(f"a cost is a number above 0, and not {cost!r}")
-        if len(limit) > _LONGEST_NAME:
+        if len(limit) > LONGEST_NAME:
             raise UnknownLimit(
-                f"There is no limit with a name of {len(limit):,} characters: names have {_LONGEST_NAME} at most."
+                f"There is no limit with a name of {len(limit):,} characters: names have {LONGEST_NAME} at most."
             )
         self._check_home()
         number = next(self._numbers)

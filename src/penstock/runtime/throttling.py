@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.runtime.errors import Throttled
+from penstock.runtime.frames import LONGEST_NAME
 
 
 def throttling(error: BaseException) -> "Throttled | None":
@@ -31,7 +32,8 @@ def throttling(error: BaseException) -> "Throttled | None":
 def _checked(error: Throttled) -> Throttled:
     wait = error.retry_after
     wait = float(wait) if isinstance(wait, (int, float)) and math.isfinite(wait) and wait >= 0 else None
-    return Throttled(str(error), retry_after=wait, limit=str(error.limit) if error.limit else None)
+    limit = str(error.limit or "")[: LONGEST_NAME + 1]  # what is cut is too long for any limit still
+    return Throttled(str(error), retry_after=wait, limit=limit.encode("utf-8", "replace").decode() or None)
 
 
 def _longest(all_of: "list[Throttled | None]") -> "Throttled | None":
