@@ -532,11 +532,13 @@ def test_weights_and_costs_share_what_is_scarce() -> None:
     bench.check_limits()
 
 
-def test_tiers_get_their_shares_and_pass_on_what_they_leave() -> None:
+@pytest.mark.parametrize("style", ["smooth", "window"])
+@pytest.mark.parametrize("weights", [(1, 1, 1), (1, 3, 1000), (0.1, 1, 20)])
+def test_tiers_get_their_shares_and_pass_on_what_they_leave(weights: tuple[float, ...], style: Any) -> None:
     bench = Bench(Chance(work=(0.0, 0.0)))
-    bench.limit("shared", (RateSpec(100, 1.0),))
-    for tier in ("realtime", "background", "batch"):
-        bench.pipeline(tier, limits=("shared",), tier=tier)
+    bench.limit("shared", (RateSpec(100, 1.0, style),))
+    for tier, weight in zip(("realtime", "background", "batch"), weights, strict=True):
+        bench.pipeline(tier, limits=("shared",), tier=tier, weight=weight)
         bench.send(tier, 2000)
     bench.provide(1000)
     bench.run(10, check=False)

@@ -405,6 +405,7 @@ class Admission:
                 self._places.block(pipeline, gate, at, now, wall, called=called)
                 return gate
             result.starts.append(self._start(pipeline, count, cost, now))
+            ring.charge(pipeline.tier)
             result.tasks += count
             if gratis:
                 gratis = max(0, gratis - count)

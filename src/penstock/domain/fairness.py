@@ -46,7 +46,6 @@ class WaitQueue(Generic[W]):
         """Give a waiter its turn back: it was called, and could not go."""
         self._enter(waiter.tier)
         self._rings[waiter.tier].appendleft((waiter.ticket, waiter))
-        self._passes[waiter.tier] -= 1 / SHARES[waiter.tier]
 
     def pop(self) -> W | None:
         """Call the waiter whose turn it is; None if there is none."""
@@ -55,12 +54,15 @@ class WaitQueue(Generic[W]):
             ticket, waiter = self._rings[tier].popleft()
             if waiter.ticket == ticket:
                 self._reached = self._passes[tier]
-                self._passes[tier] += 1 / SHARES[tier]
                 self.count -= 1
                 return waiter
         for ring in self._rings:
             ring.clear()
         return None
+
+    def charge(self, tier: int) -> None:
+        """Count a start for its tier, so that large turns of heavy waiters are paid from their tier's share."""
+        self._passes[tier] += 1 / SHARES[tier]
 
     def _next_tier(self) -> int:
         """Return the tier whose turn it is, among those with entries."""
