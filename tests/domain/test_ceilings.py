@@ -71,6 +71,7 @@ class House:
         self.admission.reserve(function, n)
         for name, owner in PIPELINES.items():
             if owner == function:
+                self.admit()  # pipelines are configured anew a few at a time, and work goes on between
                 self.admission.configure(PipelineSpec(name, owner, paused=name in self.paused), owner)
 
     def pause(self, name: str) -> None:
@@ -141,6 +142,22 @@ def test_beyond_its_own_a_function_takes_what_nobody_waits_for() -> None:
         house.finish(0)
         house.admit()
     assert (house.runs("a"), house.runs("b")) == (6, 0)
+
+
+def test_a_ceiling_holds_while_a_reservation_is_taken_back() -> None:
+    house = House(3, {"a": 2})
+    house.admission.reserve("a", 0)
+    house.reserved["a"] = 0
+    house.reserve("b", 1)
+    house.send("a0", 9)
+    house.send("b0", 9)
+    house.admit()
+    assert (house.runs("a"), house.runs("b")) == (2, 1)
+    house.admission.configure(PipelineSpec("a0", "a"), "a")
+    while house.running:
+        house.finish(0)
+        house.admit()
+    assert set(house.waiting.values()) == {0}
 
 
 def test_reservations_need_a_ceiling_that_leaves_room_for_others() -> None:

@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
 
 class Ceiling(Gate):
-    """Be the gate of all functions without a reservation; `reserves` are those of the others."""
+    """Be the gate of all functions without a reservation; `reserves` are those of the others.
 
-    __slots__ = ("reserves",)
+    What passes these is counted here too, also by one that has lost its reservation and that pipelines still pass.
+    """
+
+    __slots__ = ("inside", "kept", "reserves")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.reserves: dict[str, Reserve] = {}
+        self.kept = 0  # units that reserves keep or use
+        self.inside = 0  # those of them that are in use
 
     @property
     def kin(self) -> Iterable[Gate]:
@@ -35,14 +40,13 @@ class Ceiling(Gate):
         """Return how many units of the common part are free."""
         if self.concurrency is None:
             return inf
-        taken = sum(reserve.n + max(0, reserve.in_use - reserve.n) for reserve in self.reserves.values())
-        return min(self.concurrency - taken - self.in_use, self.left())
+        return min(self.concurrency - self.kept - self.in_use, self.left())
 
     def left(self) -> float:
         """Return how many units are free in all: fewer than those reserved while others still run on these."""
         if self.concurrency is None:
             return inf
-        return self.concurrency - self.in_use - sum(reserve.in_use for reserve in self.reserves.values())
+        return self.concurrency - self.in_use - self.inside
 
     def reserve_for(self, function: str, n: int) -> None:
         """Reserve units for a function; 0 takes its reservation back."""
@@ -50,6 +54,7 @@ class Ceiling(Gate):
         if n and reserve is None:
             reserve = self.reserves[function] = Reserve(self)
         if reserve is not None:
+            self.kept += max(n, reserve.in_use) - max(reserve.n, reserve.in_use)
             reserve.n = n
         self.reserves = {name: one for name, one in self.reserves.items() if one.n or one.in_use}
 
@@ -86,6 +91,18 @@ class Reserve(Gate):
         others = parent.waiters is not None and parent.waiters.count
         common = 0.0 if others else max(0.0, parent.free())
         return min(max(0, self.n - self.in_use) + common, parent.left())
+
+    def take(self, now: float, cost: float) -> None:
+        """Let one task pass."""
+        self.parent.inside += 1
+        self.parent.kept += self.in_use >= self.n
+        super().take(now, cost)
+
+    def release(self) -> None:
+        """Free the unit of a task whose work has really ended."""
+        super().release()
+        self.parent.inside -= 1
+        self.parent.kept -= self.in_use >= self.n
 
 
 class Ceilings:
