@@ -252,6 +252,10 @@ def test_a_debounced_send_is_safe_to_repeat(world: World) -> None:
         assert {each.id: each.due for each in await store.tasks(project)} == dict.fromkeys((1, 12, 13), NOW + 7)
         other = await store.debounce(project, [task(41, "b", created=NOW + 3, due=NOW + 8)], 60.0, "again")
         assert (other[0].id, other[0].known) == (41, False)
+        await store.record(project, [ended(task(12), Outcome.ERROR, State.DEAD)])
+        await store.discard(project, "a", (State.DEAD,))
+        again = await store.debounce(project, made(51, 4), 60.0, "again")
+        assert [(each.id, each.known) for each in again] == [(1, True), (52, False), (13, True)], "one of them is gone"
 
     world.run(body)
 

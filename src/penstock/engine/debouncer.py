@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 class Debounced:
     """Report ids in the order of the items, and the positions of those that took an earlier one's place.
 
-    `new` are the tasks that were made. `known`: the whole send was repeated, and changed nothing.
+    `new` are the tasks that were made, `known` the positions of those that were sent before, and changed nothing.
     """
 
     ids: list[int]
     replaced: list[int]
     new: list[Task]
-    known: bool
+    known: list[int]
 
 
 class Debouncer:
@@ -70,12 +70,13 @@ class Debouncer:
             self._scheduler.written_anew(pipe)
         standings = dict(zip(tasks, found, strict=True))
         new = [tasks[each] for each, standing in standings.items() if not (standing.replaced or standing.known)]
+        ended = self._recorder.uncommitted()
         for each, standing in standings.items():
-            if standing.replaced and not self._recorder.pends(standing.id):
+            if standing.replaced and standing.id not in ended:
                 self._put_in_place(tasks[each], standing)
-        known = any(standing.known for standing in found)
         ids = [standings[item.key].id for item in items]
-        return Debounced(ids, [] if known else _replaced(items, standings), new, known)
+        known = [position for position, item in enumerate(items) if standings[item.key].known]
+        return Debounced(ids, _replaced(items, standings), new, known)
 
     def _put_in_place(self, task: Task, standing: Standing) -> None:
         """Let the earlier task be what the new one is. Its payload is on disk."""
@@ -95,5 +96,6 @@ def _replaced(items: Sequence[Item], standings: Mapping[str | None, Standing]) -
     for position, item in enumerate(items):
         if item.key in seen:
             positions.append(position)
-        seen.add(item.key)
+        elif not standings[item.key].known:
+            seen.add(item.key)
     return positions

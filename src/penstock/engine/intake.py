@@ -150,7 +150,7 @@ class Intake:
         if self._plant.pipes.get(name) is not pipe:
             await self._refuse_removed(name, sent.new)
         self._offer(name, pipe, sent.new)
-        return Sent(sent.ids, list(range(len(items))) if sent.known else [], sent.replaced)
+        return Sent(sent.ids, sent.known, sent.replaced)
 
     def _delayed(self, pipe: Pipe, item: Item, wall: float, due: float) -> Task:
         later = Item(item.payload, due, item.key, item.cost, item.priority, item.expires_after)

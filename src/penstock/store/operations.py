@@ -133,29 +133,32 @@ class Debouncing:
 def _debounce(session: Session, project: int, arguments: list[Debouncing]) -> list[list[Standing]]:
     """Write each task, or replace the one whose window is open; a window is a key like any other, under a name of its own."""
     (asked,) = arguments
-    tasks, most = asked.tasks, asked.most
-    if asked.key and (known := _known_keys(session, project, tasks, asked.named())):
-        return [[Standing(known[place], 0.0, known=True) for place in range(len(tasks))]]
-    windows = [WINDOW + (task.key or "") for task in tasks]
-    looked_for = [v for i, task in enumerate(tasks, 1) for v in (i, task.pipeline, windows[i - 1], task.created)]
+    names = asked.named()
+    known = _known_keys(session, project, asked.tasks, names) if asked.key else {}
+    fresh = [(place, task) for place, task in enumerate(asked.tasks) if place not in known]
+    looked_for = [v for place, task in fresh for v in (place + 1, task.pipeline, _window(task), task.created)]
     answers = session.run_rows("open_windows", Rows(4, looked_for, {}), project)
     opened = {place: (task, float(created)) for answer in answers for place, task, created in _decode(answer)}
-    standings: list[Standing] = []
+    standings = {place: Standing(task, 0.0, known=True) for place, task in known.items()}
     kept: list[Any] = []
-    for place, task in enumerate(tasks):
+    for place, task in fresh:
         earlier, created = opened.get(place, (task.id, task.created))
-        due = min(task.due or 0.0, created + most)
-        standings.append(Standing(earlier, due, place in opened))
-        kept += (earlier, task.pipeline, windows[place], max(due, created + most))
-    new = [task for place, task in enumerate(tasks) if place not in opened]
+        due = min(task.due or 0.0, created + asked.most)
+        standings[place] = Standing(earlier, due, place in opened)
+        kept += (earlier, task.pipeline, _window(task), max(due, created + asked.most))
+        if asked.key:
+            kept += (earlier, task.pipeline, names[place], task.created + session.key_ttl)
+    new = [task for place, task in fresh if place not in opened]
     session.run_rows("enqueue", encode_tasks(new), project)
     _count_fresh(session, project, [task.id for task in new], [task.pipeline for task in new])
-    session.run_rows("replace", encode_replacements([(tasks[place], standings[place]) for place in opened]), project)
-    if asked.key:
-        for task, name, standing in zip(tasks, asked.named(), standings, strict=True):
-            kept += (standing.id, task.pipeline, name, task.created + session.key_ttl)
+    replaced = [(asked.tasks[place], standings[place]) for place in opened]
+    session.run_rows("replace", encode_replacements(replaced), project)
     session.run_rows("add_keys", Rows(4, kept, {}), project)
-    return [standings]
+    return [[standings[place] for place in range(len(asked.tasks))]]
+
+
+def _window(task: Task) -> str:
+    return WINDOW + (task.key or "")
 
 
 def _known_keys(session: Session, project: int, tasks: Sequence[Task], keys: Sequence[str]) -> dict[int, int]:
