@@ -1,5 +1,6 @@
 """Changes of a running engine: memory and store agree after each, whatever the store does in the middle of one."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from tests.simulation.test_use import Works, virtual_sleep, works
 from penstock.domain.errors import Unavailable
 from penstock.domain.settings import SECTIONS
 from penstock.domain.task import State
+from penstock.engine.intake import Item
 from penstock.sim.script import answers
 
 
@@ -68,3 +70,47 @@ def test_a_function_is_changed_for_its_pipelines_a_few_at_a_time() -> None:
         assert {pipe.timeout for pipe in plant.engine.plant.pipes.values()} == {7.0}
 
     works(use, answers(0.01))
+
+
+@pytest.mark.parametrize("settings", [{}, {"debounce": "5s"}])
+def test_a_pipeline_that_drains_goes_also_if_the_last_send_fails(settings: dict[str, Any]) -> None:
+    async def use(plant: Works) -> None:
+        engine = plant.engine
+        store: Any = engine.plant.store
+        await plant.apply(pipelines={"a": {"function": "f", **settings}})
+
+        async def failing(*_: Any) -> None:
+            await virtual_sleep(1.0)
+            raise Unavailable("The store could not write.", 1.0)
+
+        store.enqueue = store.debounce = failing
+        sending = asyncio.ensure_future(plant.send("a", 1))
+        await virtual_sleep(0.5)
+        await engine.configurer.remove("pipeline", "a", "drain")
+        assert "a" in engine.plant.pipes
+        with pytest.raises(Unavailable):
+            await sending
+        await virtual_sleep(1.0)
+        await check(plant)
+        assert "a" not in engine.plant.pipes
+
+    works(use, answers(0.01))
+
+
+@pytest.mark.parametrize("settings", [{}, {"debounce": "5s"}])
+def test_a_pipeline_goes_when_its_work_is_done_also_if_the_last_send_was_a_repeated_one(
+    settings: dict[str, Any],
+) -> None:
+    async def use(plant: Works) -> None:
+        engine = plant.engine
+        await plant.apply(pipelines={"a": {"function": "f", "remove_when_empty": True, **settings}})
+        item = Item(b"1", key="k")
+        for _ in range(9999):
+            await engine.intake.send("a", [item], "again")
+            if engine.plant.pipes["a"].counts.done:
+                break
+        await virtual_sleep(1.0)
+        assert "a" not in engine.plant.pipes
+        await check(plant)
+
+    works(use, answers(0.05))

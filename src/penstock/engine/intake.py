@@ -121,12 +121,13 @@ class Intake:
         try:
             known = await plant.store.enqueue(plant.project_id, tasks, key, pipe.spec.dedup)
         except BaseException:
-            counts.queued -= len(tasks)
+            self._take_back(pipe, len(tasks))
             raise
         finally:
             plant.sending.difference_update(sending)
         if known:
             counts.queued -= len(known)
+            self._settle.look_empty(pipe)
             ids = [known.get(position, task.id) for position, task in enumerate(tasks)]
             tasks = [task for position, task in enumerate(tasks) if position not in known]
         else:
@@ -144,9 +145,11 @@ class Intake:
             sent = await self._debouncer.send(
                 pipe, items, key, lambda item, wall, due: self._delayed(pipe, item, wall, due)
             )
-        finally:
-            pipe.counts.queued -= len(items)
-        pipe.counts.queued += len(sent.new)
+        except BaseException:
+            self._take_back(pipe, len(items))
+            raise
+        pipe.counts.queued -= len(items) - len(sent.new)
+        self._settle.look_empty(pipe)
         if self._plant.pipes.get(name) is not pipe:
             await self._refuse_removed(name, sent.new)
         self._offer(name, pipe, sent.new)
@@ -155,6 +158,12 @@ class Intake:
     def _delayed(self, pipe: Pipe, item: Item, wall: float, due: float) -> Task:
         later = Item(item.payload, due, item.key, item.cost, item.priority, item.expires_after)
         return self._task(pipe.spec.name, later, wall, wall + pipe.spec.max_age)
+
+    def _take_back(self, pipe: Pipe, number: int) -> None:
+        """Count tasks no more whose send has failed; a pipeline that drains may have waited for them to go."""
+        pipe.counts.queued -= number
+        if pipe.spec.draining:
+            self._settle.look_empty(pipe)
 
     async def _refuse_removed(self, name: str, tasks: list[Task]) -> None:
         """Undo a send into a pipeline that was removed meanwhile. Raises `Conflict`."""
