@@ -62,11 +62,14 @@ class Debouncer:
         wall = plant.wall()
         last = {item.key: item for item in items}
         tasks = {each: make(item, wall, wall + wait) for each, item in last.items()}
+        sending = [task.id for task in tasks.values()]
+        plant.sending.update(sending)
         pipe.debouncing.append(wall)
         try:
             found = await plant.store.debounce(plant.project_id, list(tasks.values()), most, key)
         finally:
             pipe.debouncing.remove(wall)
+            plant.sending.difference_update(sending)
             self._scheduler.written_anew(pipe)
         standings = dict(zip(tasks, found, strict=True))
         new = [tasks[each] for each, standing in standings.items() if not (standing.replaced or standing.known)]
