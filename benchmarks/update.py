@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import Figure, Records, median, program, scratch
 from benchmarks.server import TASKS, Server, penstock, records
@@ -28,10 +29,11 @@ def measure(quick: bool) -> list[Figure]:
     with scratch() as folder:
         notes = records(folder)
         with penstock(folder / "data") as server:
-            _deploy(server, folder, 1)
             names = [f"customer-{number:04}" for number in range(pipelines)]
-            server.client.apply({"pipelines": {name: {"function": "work", "rate": f"{RATE}/s"} for name in names}})
+            made = {name: {"function": "work", "rate": f"{RATE}/s"} for name in names}
+            server.client.apply({"functions": {"work": _settings(folder)}, "pipelines": made})
             _send(server, names, each)
+            _deploy(server, folder, 1)  # until now there was no code: so they all begin at once
             time.sleep(DEPLOY_AT)
             before = time.monotonic()
             _deploy(server, folder, 2)
@@ -48,8 +50,11 @@ def _deploy(server: Server, folder: Path, number: int) -> None:
     shutil.copy(BUSY, code)
     for name in ("release", "late"):
         (code / f"{name}.py").write_text(f"NUMBER = {number}\n")
-    settings = {"handler": "busy:work", "max_parallel_requests": 50, "env": {"BENCH_RECORDS": str(folder / "records")}}
-    server.client.function("work").deploy(code, **settings)
+    server.client.function("work").deploy(code, **_settings(folder))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    return {"handler": "busy:work", "max_parallel_requests": 50, "env": {"BENCH_RECORDS": str(folder / "records")}}
 
 
 def _send(server: Server, names: Sequence[str], each: int) -> None:
