@@ -219,6 +219,19 @@ def test_a_rate_that_meters_cost_is_learned_in_cost() -> None:
     assert gate.ready_at(0.0, 50.0) == pytest.approx(0.5 - 0.02, abs=0.02)  # 100 a second, to begin with
 
 
+def test_no_cost_is_so_large_that_an_outage_delays_the_next_start_for_long() -> None:
+    adaptive = Adaptive((RateSpec(90_000, 60.0, meter="cost"),), None)
+    now = 0.0
+    for _ in range(50):
+        adaptive.take(now, 5000.0, 1)
+        adaptive.refused(now + 0.1, 1.0, anew=True)
+        now += 100.0
+    adaptive.take(now, 5000.0, 1)
+    assert adaptive.ready_at(now) == pytest.approx(now + 1 / SLOWEST, abs=0.1)
+    adaptive.take(now := now + 100.0, 10.0, 1)
+    assert adaptive.ready_at(now) > now + 5
+
+
 # holds ------------------------------------------------------------------------------------------------------------------
 def test_a_wait_of_ten_years_is_believed_for_an_hour() -> None:
     assert hold_for(10 * 365 * 86_400.0, 1) == MOST_HOLD == 3600

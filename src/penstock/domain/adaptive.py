@@ -226,7 +226,8 @@ class Adaptive:
         self._flow.count(now, 1.0)
         self._full = self.slots is not None and in_use >= int(self.slots.value)
         if self.rate is not None:
-            interval = (cost if self._metered else 1.0) / self.rate.value
+            units = cost if self._metered else 1.0
+            interval = units / max(self.rate.value, min(self.rate.most, SLOWEST * units))
             self._paced = now - self._next <= 0.25 * interval + LATENESS
             self._next = max(self._next, now - LATENESS) + interval
 
