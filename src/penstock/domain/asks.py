@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
@@ -63,13 +64,13 @@ class Asks:
     __slots__ = ("rates", "slots")
 
     def __init__(self) -> None:
-        self.rates: dict[Ask, None] = {}
-        self.slots: dict[Ask, None] = {}
+        self.rates: OrderedDict[Ask, None] = OrderedDict()  # its first is found at once, however many went before
+        self.slots: OrderedDict[Ask, None] = OrderedDict()
 
     def __bool__(self) -> bool:
         return bool(self.rates or self.slots)
 
-    def line(self, ask: Ask) -> dict[Ask, None]:
+    def line(self, ask: Ask) -> OrderedDict[Ask, None]:
         """Return the line in which an ask stands."""
         return self.slots if ask.slot else self.rates
 
