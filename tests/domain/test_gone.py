@@ -44,3 +44,19 @@ def test_what_is_gone_is_forgotten_when_its_time_is_over() -> None:
     gone.keep("long", long, 3.0)
     gone.keep("other", short, 62.0)
     assert gone.take("long") is long, "its time counts from when it went the last time"
+
+
+def test_what_still_runs_counts_for_a_pipeline_that_is_made_again() -> None:
+    admission = Admission()
+    admission.provide("f", 9)
+    spec = PipelineSpec("p", "f", concurrency=1)
+    admission.configure(spec, "f")
+    admission.offer("p", [Task(1, "p", b"", created=0.0, expires=1e12)])
+    (start,) = admission.admit(0.0, 0.0).starts
+    admission.remove("p", 0.0)
+    admission.gone.keep("other", Gate("other", RATE), 500.0)
+    admission.configure(spec, "f")
+    admission.offer("p", [Task(2, "p", b"", created=0.0, expires=1e12)])
+    assert admission.admit(500.0, 500.0).starts == []
+    admission.finish(start, 501.0)
+    assert len(admission.admit(501.0, 501.0).starts) == 1
