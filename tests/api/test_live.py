@@ -56,14 +56,17 @@ def test_what_was_rolled_back_is_not_gone_back_to(server: Server, name: str) -> 
     ]  # fmt: skip
 
 
-def test_code_that_never_went_live_is_not_gone_back_to(server: Server, name: str) -> None:
+def test_code_that_does_not_import_is_no_version(server: Server, name: str) -> None:
     make(server, name, "one")
     broken = bundle({"handlers.py": "import nothing_of_that_name"})
     assert server.put(f"/v1/functions/{name}/code", broken).code == "deploy-failed"
-    deploy(server, name, "three")
-    assert live(server, name) == 3
-    assert back(server, name, {"version": 2}).code == "deploy-failed"
-    assert live(server, name) == 3
+    versions = server.get(f"/v1/functions/{name}/versions").json()["versions"]
+    assert [one["number"] for one in versions] == [1]
+    assert back(server, name, {"version": 2}).code == "not-found"
+    pinned = server.put(f"/v1/pipelines/{name}-pinned", {"function": name, "version": 2})
+    assert pinned.code == "invalid-settings"
+    deploy(server, name, "two")
+    assert live(server, name) == 2
     assert back(server, name).json()["version"] == 1
 
 

@@ -804,3 +804,19 @@ def test_a_pipeline_that_waits_for_a_dear_task_goes_on_with_a_cheap_one(shared: 
     else:
         bench.send("p", cost=50, priority=1)
     assert len(bench.admit()) == 1
+
+
+def test_a_small_weight_makes_no_call_longer() -> None:
+    """Two in different tiers stand in one queue, where neither is alone: the light one has turns in which it only saves up."""
+    bench = Bench()
+    bench.limit("narrow", (RateSpec(1000, 1.0, "window", 1000.0),))
+    for name, tier, weight in (("light", "realtime", 0.001), ("lighter", "batch", 0.002)):
+        bench.pipeline(name, limits=("narrow",), tier=tier, weight=weight)
+        bench.send(name, 50)
+    bench.provide(100)
+    calls = 0
+    while (moment := bench.admission.next_wakeup()) is not None and moment <= bench.now:
+        admitted = bench.admission.admit(bench.now, bench.wall, 20)
+        assert len(admitted.starts) + admitted.moves <= 20
+        calls += 1
+    assert calls > 100

@@ -372,7 +372,7 @@ class Admission:
         """
         pipeline.ticket += 1
         queue = pipeline.queue
-        gratis = 0 if ring.count else ALONE
+        gratis, before = 0 if ring.count else ALONE, len(result.starts)
         if pipeline.resumes:
             pipeline.resumes = False
         else:
@@ -380,6 +380,7 @@ class Admission:
         self._expire(pipeline, wall, result)
         while (task := queue.head()) is not None:
             if result.full or (not gratis and pipeline.credit < task.cost):
+                result.moves += len(result.starts) == before  # a small weight saves up for many turns
                 pipeline.place, pipeline.waits_at = (READY, None) if via is None else (WAITING, via)
                 ring.push(pipeline)
                 return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from penstock.compute.protocol import ImportFailed, InstallFailed
 from penstock.domain.errors import Conflict, DeployFailed, NotFound
+from penstock.store.protocol import Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from penstock.compute.protocol import Environment
     from penstock.engine.model import Plant
     from penstock.engine.reconciler import Reconciler
-    from penstock.store.protocol import Version
 
 PREPARE_TIMEOUT: Final = 60.0
 """How long (seconds) code may take to import before its deploy is refused."""
@@ -41,13 +41,16 @@ class Versions:
         self._reconciler = reconciler
 
     async def make(self, function: str, bundle: str, settings: Mapping[str, Any]) -> Flip:
-        """Write the next version. Raises `DeployFailed`, with the traceback, if it does not import."""
+        """Write the next version. Raises `DeployFailed`, with the traceback, if it does not import: then there is none."""
         plant = self._plant
-        kept = settings_of_version(settings)
-        version = await plant.store.add_version(plant.project_id, function, bundle, kept, plant.wall())
+        kept, wall = settings_of_version(settings), plant.wall()
         versions = await plant.store.versions(plant.project_id, function)
-        await self._prepare(version, f"The code of '{function}' does not import")
-        return Flip(version, versions)
+        number = versions[-1].number + 1 if versions else 1
+        await self._prepare(
+            Version(function, number, bundle, kept, wall, live=False), f"The code of '{function}' does not import"
+        )
+        version = await plant.store.add_version(plant.project_id, function, bundle, kept, wall)
+        return Flip(version, [*versions, version])
 
     async def furnish(self, function: str, bundle: str) -> Environment | None:
         """Install what code asks for. It may take minutes, in which nothing else has to wait. Raises `DeployFailed`."""
