@@ -63,7 +63,7 @@ def deploy(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make code the live version of a function; makes the function if settings are given."""
+    """Make code the live version of a function; settings make the function, or change those that it has."""
     wanted = dict(settings or ()) | ({"handler": handler} if handler else {})
     with connect(ctx) as client, _installing(path):
         try:

@@ -208,7 +208,9 @@ class AsyncFunctionHandle:
         return await self._client._run(calls.invoke("functions", self.name, payload, timeout))
 
     async def deploy(self, path: str | os.PathLike[str], **settings: Any) -> Deployed:
-        """Make the code in a file, a folder or a zip the live version; `settings` make the function if there is none.
+        """Make the code in a file, a folder or a zip the live version.
+
+        `settings` make the function if there is none, else they change those that it has; None takes one away.
 
         Raises DeployFailed, with the traceback, if it does not import or its packages cannot be installed; the version that
         was live stays live.

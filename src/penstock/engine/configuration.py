@@ -147,7 +147,9 @@ class Configurer:
 
     # code ---------------------------------------------------------------------------------------------------------
     async def deploy(self, function: str, body: bytes, settings: object | None) -> Deployed:
-        """Make code the live version of a function, with its settings if given; return that version.
+        """Make code the live version of a function; return that version.
+
+        Settings make the function if there is none, else they change those that it has (RFC 7396).
 
         Raises `DeployFailed` if its packages cannot be installed, or with the traceback if it does not import: what was live
         stays live. While packages are installed, other changes go on.
@@ -171,6 +173,9 @@ class Configurer:
     async def _settings_of(self, function: str, settings: object | None) -> Mapping[str, Any]:
         if settings is None:
             return dict(self.lookup("function", function).settings)
+        known = self._reconciler.objects["function"].get(function)
+        if known is not None and isinstance(settings, dict):
+            settings = merge(redact(known.settings), settings)
         return await _in_slices(validate_one_in_steps("function", function, settings, self._known))
 
     async def rollback(self, function: str, number: int | None = None) -> Deployed:

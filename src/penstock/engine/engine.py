@@ -9,7 +9,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Final
 
-from penstock.domain.errors import NotFound, PenstockError, Unavailable
+from penstock.domain.errors import Conflict, NotFound, PenstockError, Unavailable
 from penstock.domain.task import ENDED, State, name_of
 from penstock.engine.configuration import Bundles, Configurer
 from penstock.engine.deadlines import Deadlines
@@ -227,6 +227,8 @@ class Engine:
         plant, pipe = self.plant, self.intake.pipe(pipeline)
         await self.recorder.catch_up()
         number = await plant.store.redrive(plant.project_id, pipeline, ids, plant.wall() + pipe.spec.max_age)
+        if plant.pipes.get(pipeline) is not pipe:
+            raise Conflict(f"The pipeline '{pipeline}' was removed meanwhile, and its tasks with it.")
         pipe.counts.dead -= number
         pipe.counts.queued += number
         plant.admission.reread(pipeline)
@@ -256,8 +258,9 @@ class Engine:
         if self.configurer.lookup("pipeline", pipeline).settings.get("draining"):
             flow["remove_when_empty"] = None  # or it would take tasks until it happens to be empty, and then be gone
         await self.configurer.patch("pipeline", pipeline, flow)
-        self.plant.admission.resume(pipeline)
-        self.pump.wake()
+        if pipeline in self.plant.pipes:  # else it was removed just now
+            self.plant.admission.resume(pipeline)
+            self.pump.wake()
 
     @staticmethod
     def direct(function: str) -> str:
