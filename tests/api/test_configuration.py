@@ -271,7 +271,7 @@ def test_neither_a_deploy_nor_a_rollback_reserves_what_no_ceiling_has(server: Se
     server.deploy("kept", "echo")
     assert server.put("/v1/limits/everything", {"scope": "project", "concurrency": 6}).status == 201
     server.deploy("kept", "echo", reserved_concurrency=5)
-    server.deploy("kept", "echo")
+    server.deploy("kept", "echo", reserved_concurrency=None)
     assert server.ask("PATCH", "/v1/limits/everything", {"concurrency": 5}).status == 200
     written = quote(json.dumps({"handler": "handlers:echo", "reserved_concurrency": 5}))
     refused = server.put(f"/v1/functions/kept/code?settings={written}", bundle())

@@ -79,7 +79,14 @@ def test_an_adaptive_limit_is_held_for_all_that_pass_it(server: Server, url: str
         server.get(f"/v1/tasks/{refused}?wait=50ms")
     (other,) = server.send(f"{name}-b", f"{url}/yes")
     assert server.get(f"/v1/tasks/{other}/why").json()["limit"] == name
-    assert server.get(f"/v1/limits/{name}").json()["learned"] == {"rate": "5/s", "concurrency": None}
+    shown = server.get(f"/v1/limits/{name}").json()
+    assert shown["learned"] == {"rate": "5/s", "concurrency": None}
+    assert (shown["held_until"] is None, shown["waiting"]) == (False, 2)
+    assert server.ask("DELETE", f"/v1/tasks/{refused}").status == 200
+    shown = server.post(f"/v1/limits/{name}/resume").json()
+    assert shown["held_until"] is None
+    assert server.wait(other)["outcome"] == "ok"
+    assert server.post(f"/v1/limits/{name}-none/resume").code == "not-found"
 
 
 def test_what_was_learned_outlives_a_clean_stop(tmp_path: Path, url: str) -> None:

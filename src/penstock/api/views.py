@@ -39,14 +39,22 @@ def moment(at: float | None) -> str | None:
 
 # configuration --------------------------------------------------------------------------------------------------------
 def limit_view(engine: Engine, stored: StoredObject) -> View:
-    """Show a shared limit."""
+    """Show a shared limit; `waiting` is how many pipelines wait at it."""
+    gate = engine.plant.admission.gates.get(stored.name)
     return {
         "name": stored.name,
         "settings": redact(stored.settings),
         "created": moment(stored.created),
         "updated": moment(stored.updated),
-        "learned": _learned(engine.plant.admission.gates.get(stored.name)),
+        "held_until": _held_until(engine, gate),
+        "waiting": 0 if gate is None or gate.waiters is None else gate.waiters.count,
+        "learned": _learned(gate),
     }
+
+
+def _held_until(engine: Engine, gate: Gate | None) -> str | None:
+    held = gate is not None and gate.held_until > engine.plant.clock()
+    return moment(_wall(engine, gate.held_until)) if gate is not None and held else None
 
 
 def _learned(gate: Gate | None) -> View | None:

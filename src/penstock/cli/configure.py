@@ -211,10 +211,19 @@ def _left(counts: Mapping[str, int]) -> int:
     return sum(counts.get(state, 0) for state in ("delayed", "queued", "running"))
 
 
-def resume(ctx: typer.Context, pipelines: Names) -> None:
-    """Let pipelines take and start tasks again."""
+def resume(
+    ctx: typer.Context,
+    pipelines: Annotated[
+        list[str], typer.Argument(metavar="PIPELINE...", help="The pipelines; a limit as limit/NAME.")
+    ],
+) -> None:
+    """Let pipelines take and start tasks again, or a shared limit that downstream holds let them pass."""
     with connect(ctx) as client:
         for name in pipelines:
+            if name.startswith("limit/"):
+                waiting = client.limit(name.removeprefix("limit/")).resume().waiting
+                say(f"{name} goes on: {waiting} pipelines wait at it.")
+                continue
             counts = client.pipeline(name).resume().counts
             say(f"{name} goes on: {counts.get('queued', 0)} wait.")
 

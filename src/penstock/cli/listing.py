@@ -192,6 +192,8 @@ def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
         state = {"live": live, "instances": _instances_of(shown)}
         if shown.source is not None:
             state["deployed from it"] = shown.source["error"] or ("yes" if shown.source["at"] else "not changed since")
+    else:
+        state = {"held until": shown.held_until, "waiting": f"{shown.waiting} pipelines"}
     if not isinstance(shown, Function) and shown.learned is not None:
         state["learned"] = _learned(shown.learned)
     return state | {"created": shown.created, "updated": shown.updated}

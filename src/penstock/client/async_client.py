@@ -355,6 +355,10 @@ class AsyncLimitHandle:
         """Change some of the settings; None removes one."""
         return await self._client._run(calls.patch_limit(self.name, settings))
 
+    async def resume(self) -> Limit:
+        """Let tasks pass the limit again that downstream asked to hold."""
+        return await self._client._run(calls.resume_limit(self.name))
+
     async def delete(self) -> None:
         """Remove the limit. Raises Conflict if pipelines use it."""
         await self._client._run(calls.delete_limit(self.name))

@@ -255,6 +255,11 @@ def patch_limit(name: str, settings: Settings) -> Call[Limit]:
     return Call("PATCH", _path("limits", name), _limit, encode(settings), (MERGE_PATCH,), repeatable=True)
 
 
+def resume_limit(name: str) -> Call[Limit]:
+    """Let tasks pass a shared limit again that downstream asked to hold."""
+    return Call("POST", _path("limits", name, "resume"), _limit, repeatable=True)
+
+
 def delete_limit(name: str) -> Call[None]:
     """Remove a shared limit that no pipeline uses."""
     return Call("DELETE", _path("limits", name), reads_nothing)

@@ -343,6 +343,10 @@ class LimitHandle:
         """Change some of the settings; None removes one."""
         return self._client._run(calls.patch_limit(self.name, settings))
 
+    def resume(self) -> Limit:
+        """Let tasks pass the limit again that downstream asked to hold."""
+        return self._client._run(calls.resume_limit(self.name))
+
     def delete(self) -> None:
         """Remove the limit. Raises Conflict if pipelines use it."""
         self._client._run(calls.delete_limit(self.name))

@@ -129,12 +129,14 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Tell of a shared limit."""
+    """Tell of a shared limit; `held_until` is set while downstream holds it, `waiting` is how many pipelines wait at it."""
 
     name: str
     settings: dict[str, Any]
     created: datetime | None = None
     updated: datetime | None = None
+    held_until: datetime | None = None
+    waiting: int = 0
     learned: dict[str, Any] | None = None
 
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import time
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from penstock.domain.errors import Conflict, NotFound, PenstockError, Unavailable
@@ -260,6 +261,15 @@ class Engine:
         await self.configurer.patch("pipeline", pipeline, flow)
         if pipeline in self.plant.pipes:  # else it was removed just now
             self.plant.admission.resume(pipeline)
+            self.pump.wake()
+
+    def resume_limit(self, name: str) -> None:
+        """Undo the hold of a shared limit: downstream asked for it. Raises `NotFound`."""
+        self.configurer.lookup("limit", name)
+        gate = self.plant.admission.gates.get(name)
+        if gate is not None:
+            gate.held_until = -inf
+            self.plant.admission.limit(gate)
             self.pump.wake()
 
     @staticmethod

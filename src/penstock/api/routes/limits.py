@@ -42,6 +42,13 @@ async def patch_limit(engine: EngineOf, name: str, patch: Document) -> Response:
     return json_answer(limit_view(engine, await engine.configurer.patch("limit", name, patch)))
 
 
+@router.post("/{name}/resume", responses=problems("not-found"))
+async def resume(engine: EngineOf, name: str) -> Response:
+    """Let tasks pass a limit again that downstream asked to hold."""
+    engine.resume_limit(name)
+    return json_answer(limit_view(engine, engine.configurer.lookup("limit", name)))
+
+
 @router.delete("/{name}", status_code=204, responses=problems("not-found", "conflict"))
 async def delete_limit(engine: EngineOf, name: str) -> Response:
     """Remove a shared limit."""
