@@ -102,7 +102,7 @@ class Recorder:
                 timer.cancel()
 
     def _flush_soon(self, *, urgent: bool) -> None:
-        if self._flusher is not None:
+        if self._flusher is not None or (self._linger is not None and not urgent):
             return
         loop = asyncio.get_running_loop()
         if urgent:
@@ -110,7 +110,7 @@ class Recorder:
                 self._linger.cancel()
                 self._linger = None
             self._flusher = loop.create_task(self._flush())
-        elif self._linger is None:
+        else:
             self._linger = loop.call_later(LINGER, self._linger_over)
 
     def _linger_over(self) -> None:
