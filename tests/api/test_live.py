@@ -34,7 +34,9 @@ def live(server: Server, name: str) -> Any:
 
 # deploy with settings ---------------------------------------------------------------------------------------------------
 def test_settings_that_come_with_code_change_those_that_there_are(server: Server, name: str) -> None:
-    server.put(f"/v1/functions/{name}", {"handler": "handlers:handler", "timeout": "7s", "env": {"A": {"secret": "hush"}}})
+    server.put(
+        f"/v1/functions/{name}", {"handler": "handlers:handler", "timeout": "7s", "env": {"A": {"secret": "hush"}}}
+    )
     deploy(server, name, "one", '?settings={"timeout":null,"max_instances":3}')
     settings = server.get(f"/v1/functions/{name}").json()["settings"]
     assert settings == {"handler": "handlers:handler", "max_instances": 3, "env": {"A": {"secret": True}}}
