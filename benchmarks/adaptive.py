@@ -12,17 +12,16 @@ after the first one on. *Throughput* of a key is the calls that were taken in th
 import asyncio
 import json
 import math
-import multiprocessing
-import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
 from benchmarks.harness import Figure, median, program, scratch
 from benchmarks.server import Server, penstock
+from benchmarks.services import watched
 
 KEYS, LOWEST, HIGHEST, TOO_HIGH = 20, 5.0, 50.0, 10
 SETTLING = 30.0
@@ -79,7 +78,7 @@ def measure(quick: bool) -> list[Figure]:
     lasts = 15.0 if quick else 60.0
     with ExitStack() as stack:
         folder = stack.enter_context(scratch())
-        found: list[Key] = stack.enter_context(_service())
+        found: list[Key] = stack.enter_context(watched(_serve))
         server = stack.enter_context(penstock(folder / "data"))
         server.deploy("call_service", handler="tasks:call_service", max_parallel_requests=100, max_instances=2)
         names = [f"key-{number}" for number in range(KEYS)]
@@ -128,24 +127,6 @@ def _task_figures(counts: Sequence[dict[str, int]]) -> list[Figure]:
 
 
 # the service ------------------------------------------------------------------------------------------------------------
-@contextmanager
-def _service() -> Iterator[list[Key]]:
-    """Run the service; the yielded list is filled in the end. BENCH_SERVICE is its port."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    child = spawn.Process(target=_serve, args=(theirs,), daemon=True)
-    child.start()
-    theirs.close()  # so that its end is noticed
-    os.environ["BENCH_SERVICE"] = str(ours.recv())
-    found: list[Key] = []
-    try:
-        yield found
-    finally:
-        ours.send(None)
-        found += ours.recv()
-        child.join()
-
-
 def _serve(pipe: Connection) -> None:
     asyncio.run(_answer_all(pipe))
 

@@ -1,12 +1,18 @@
-"""Databases for the peers: found on this machine or taken from PyPI, fresh each time, on 127.0.0.1, ended by their ids."""
+"""Services that are called, and databases for the peers: found on this machine or taken from PyPI, fresh each time.
+
+They listen on 127.0.0.1 and are ended by their ids.
+"""
 
 import contextlib
+import multiprocessing
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import ROOT, identity, process, until
 
@@ -23,6 +29,27 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def watched(serve: Callable[[Connection], None]) -> Iterator[list[Any]]:
+    """Run a service in a process of its own; what it saw is in the list when the block is left.
+
+    BENCH_SERVICE is its port: it sends that first, and what it saw when it is sent anything.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    child = spawn.Process(target=serve, args=(theirs,), daemon=True)
+    child.start()
+    theirs.close()  # so that its end is noticed
+    os.environ["BENCH_SERVICE"] = str(ours.recv())
+    found: list[Any] = []
+    try:
+        yield found
+    finally:
+        ours.send(None)
+        found += ours.recv()
+        child.join()
 
 
 @contextlib.contextmanager

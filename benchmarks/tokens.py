@@ -1,8 +1,7 @@
 """Tokens: a real hour of requests to an LLM, at ten times its speed, against a service with two quotas.
 
 The trace is Azure's public one of 2023 for code (8,819 requests in 57 minutes, up to 7,841 tokens each; CC-BY 4.0). It is no
-part of the project: BENCH_TRACE names the file, else it is looked for beside the checkout, in `shared/data`. Without it
-nothing is measured.
+part of the project: BENCH_TRACE names the file, and without it nothing is measured.
 
 The service has a quota of 200 requests and one of 360,000 tokens a minute, as 6 s are one at this speed: strict sliding
 windows of exactly 6 s, by its own clock, at the moment at which it has read a call. What is beyond either of them gets a 429.
@@ -15,21 +14,21 @@ over all moments, 50 ms apart, at which requests have waited for a whole window 
 
 import asyncio
 import csv
-import multiprocessing
 import os
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from itertools import accumulate
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks.harness import ROOT, Figure, program, scratch
+from benchmarks.harness import Figure, program, scratch
 from benchmarks.server import Server, penstock
+from benchmarks.services import watched
 from penstock.client import Send
 
 SPEED: Final = 10.0
@@ -61,13 +60,13 @@ class Call(NamedTuple):
 
 def measure(quick: bool) -> list[Figure]:
     """Return the figures of one run: about 6 minutes, 1 minute if `quick`."""
-    path = Path(os.environ.get("BENCH_TRACE") or ROOT.parent / "shared" / "data" / TRACE)
+    path = Path(os.environ.get("BENCH_TRACE", TRACE))
     if not path.is_file():
-        return [Figure("requests replayed", None, note=f"skipped: there is no {TRACE}; BENCH_TRACE names it")]
+        return [Figure("requests replayed", None, note=f"skipped: there is no {path}; BENCH_TRACE names the trace")]
     requests = [one for one in trace(path) if not quick or one.at < QUICK]
     with ExitStack() as stack:
         folder = stack.enter_context(scratch())
-        calls: list[Call] = stack.enter_context(_service())
+        calls: list[Call] = stack.enter_context(watched(_serve))
         server = stack.enter_context(penstock(folder / "data"))
         server.deploy("call_service", handler="tasks:call_service", max_parallel_requests=100, max_instances=2)
         rates = [
@@ -184,24 +183,6 @@ class Quotas:
         self._taken.append(call)
         self._tokens += tokens
         return None
-
-
-@contextmanager
-def _service() -> Iterator[list[Call]]:
-    """Run the service in a process of its own; what it saw is in the list when the block is left."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    child = spawn.Process(target=_serve, args=(theirs,), daemon=True)
-    child.start()
-    theirs.close()  # so that its end is noticed
-    os.environ["BENCH_SERVICE"] = str(ours.recv())
-    found: list[Call] = []
-    try:
-        yield found
-    finally:
-        ours.send(None)
-        found += ours.recv()
-        child.join()
 
 
 def _serve(pipe: Connection) -> None:
