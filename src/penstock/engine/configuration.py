@@ -25,10 +25,11 @@ from penstock.engine.versions import Flip, Versions, settings_of_version
 from penstock.store.protocol import Change, StoredObject, Write
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+    from collections.abc import Coroutine, Generator, Mapping, Sequence
     from typing import TypeVar
 
     from penstock.compute.protocol import Environment
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Plant
     from penstock.engine.reconciler import Reconciler
     from penstock.store.protocol import Version
@@ -74,14 +75,11 @@ class Deployed:
 class Configurer:
     """Change the configuration. `changed` is rung when something has changed."""
 
-    def __init__(
-        self, plant: Plant, reconciler: Reconciler, bundles: Bundles, catch_up: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, plant: Plant, reconciler: Reconciler, bundles: Bundles) -> None:
         self.changed = Bell()
         self._plant = plant
         self._reconciler = reconciler
         self._bundles = bundles
-        self._catch_up = catch_up  # returns when the store knows all outcomes that there are
         self._versions = Versions(plant, reconciler)
         self._known = {kind: SettingsByName(objects) for kind, objects in reconciler.objects.items()}
         self._current = SettingsByKey(reconciler.objects)
@@ -89,6 +87,10 @@ class Configurer:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of deploys, by function
         self._jobs: set[asyncio.Task[None]] = set()
         self._left: set[str] = set()  # pipelines that are gone, and whose tasks the store still has
+
+    def join(self, loops: Loops) -> None:
+        """Get to know who writes outcomes: some changes wait until the store has them all."""
+        self._recorder = loops.recorder
 
     def open(self) -> None:
         """Take up removals that were under way."""
@@ -385,7 +387,7 @@ class Configurer:
                 await self._try_to_discard()
 
     async def _discard_left(self) -> None:
-        await self._catch_up()  # else what has just ended would be taken for waiting
+        await self._recorder.catch_up()  # else what has just ended would be taken for waiting
         for name in sorted(self._left):
             await self._plant.store.discard(self._plant.project_id, name, (State.QUEUED, State.DELAYED))
             self._left.discard(name)

@@ -15,10 +15,8 @@ from penstock.domain.task import Outcome
 from penstock.engine.model import TAINTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Member, Plant, Running
-    from penstock.engine.scaler import Scaler
 
 GRACE: Final = 0.1
 """How long (seconds) a cancelled execution may take to end by itself."""
@@ -28,16 +26,18 @@ HEARTBEAT: Final = 0.5
 
 
 class Deadlines:
-    """Watch the limits of what runs. `give` gives an attempt (or one task of it) its outcome while its work still goes on."""
+    """Watch the limits of what runs."""
 
-    def __init__(self, plant: Plant, scaler: Scaler, give: Callable[[int, Outcome, int | None], None]) -> None:
+    def __init__(self, plant: Plant) -> None:
         self._plant = plant
-        self._scaler = scaler
-        self._give = give
         self._lanes: dict[float, dict[int, Running]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._at = float("inf")
         self._answered: dict[int, float] = {}
+
+    def join(self, loops: Loops) -> None:
+        """Get to know who ends instances, and who gives an attempt its outcome while its work still goes on."""
+        self._scaler, self._settle = loops.scaler, loops.settle
 
     def add(self, attempt: int, running: Running) -> None:
         """Begin to watch an attempt."""
@@ -77,7 +77,7 @@ class Deadlines:
         """
         if not running.tasks:
             return
-        self._give(attempt, outcome, task_id)
+        self._settle.give(attempt, outcome, task_id)
         if running.tasks:
             return
         member = running.member

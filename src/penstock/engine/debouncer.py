@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from penstock.domain.task import Task
-    from penstock.engine.expiry import Expiry
     from penstock.engine.intake import Item
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Pipe, Plant
-    from penstock.engine.recorder import Recorder
-    from penstock.engine.scheduler import Scheduler
     from penstock.store.protocol import Standing
 
 
@@ -43,9 +41,9 @@ class Debouncer:
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
 
-    def join(self, scheduler: Scheduler, recorder: Recorder, expiry: Expiry) -> None:
+    def join(self, loops: Loops) -> None:
         """Get to know where tasks wait for their moments, and what the store is about to hear."""
-        self._scheduler, self._recorder, self._expiry = scheduler, recorder, expiry
+        self._scheduler, self._recorder, self._expiry = loops.scheduler, loops.recorder, loops.expiry
 
     async def send(
         self, pipe: Pipe, items: Sequence[Item], key: str | None, make: Callable[[Item, float, float], Task]

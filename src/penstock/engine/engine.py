@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import time
+from dataclasses import fields
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ from penstock.engine.debouncer import Debouncer
 from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
 from penstock.engine.lender import Lender
+from penstock.engine.loops import Loops
 from penstock.engine.model import DIRECT, Plant
 from penstock.engine.outlook import Expected, Outlook
 from penstock.engine.pruner import Pruner
@@ -62,54 +64,29 @@ class Engine:
         plant = self.plant = Plant(
             store, compute, project=project, clock=clock, wall=wall, boot=boot, rng=rng or random.Random()
         )
-        self.pump = Pump(plant)
-        self.scaler = Scaler(plant, self.pump.wake)
-        self.recorder = Recorder(plant)
-        self.settle = Settle(plant)
-        self.scheduler = Scheduler(plant)
-        self.expiry = Expiry(plant)
-        self.withdrawals = Withdrawals(plant)
-        self.outlook = Outlook(plant, self.recorder)
-        self.debouncer = Debouncer(plant)
-        self.deadlines = Deadlines(plant, self.scaler, self.settle.give)
-        self.intake = Intake(plant)
         self.reconciler = Reconciler(plant)
-        self.configurer = Configurer(plant, self.reconciler, bundles, self.recorder.catch_up)
-        self.reserver = Reserver(plant)
+        self.configurer = Configurer(plant, self.reconciler, bundles)
+        self.debouncer = Debouncer(plant)
+        self.deadlines = Deadlines(plant)
+        self.expiry = Expiry(plant)
+        self.intake = Intake(plant)
         self.lender = Lender(plant)
+        self.outlook = Outlook(plant)
         self.pruner = Pruner(plant, keep_results)
-        self.pump.join(
-            self.scaler,
-            self.settle,
-            self.deadlines,
-            self.scheduler,
-            self.reserver,
-            self.recorder,
-            self.withdrawals,
-            self.lender,
-        )
-        self.lender.join(self.pump)
-        self.reserver.join(self.pump)
-        self.recorder.join(self.pump, self.scheduler)
-        self.settle.join(
-            self.pump, self.scaler, self.deadlines, self.scheduler, self.recorder, self.expiry, self.lender
-        )
-        self.withdrawals.join(self.settle, self.scheduler, self.recorder, self.pump)
-        self.debouncer.join(self.scheduler, self.recorder, self.expiry)
-        self.expiry.join(self.recorder, self.withdrawals)
-        self.settle.emptied = self.configurer.emptied
-        self.scheduler.join(self.pump)
-        self.intake.join(
-            self.pump,
-            self.settle,
-            self.scheduler,
-            self.deadlines,
-            self.recorder,
-            self.expiry,
-            self.withdrawals,
-            self.debouncer,
-        )
-        self.reconciler.join(self.scaler, self.scheduler, self.pump, self.lender)
+        self.pump = Pump(plant)
+        self.recorder = Recorder(plant)
+        self.reserver = Reserver(plant)
+        self.scaler = Scaler(plant)
+        self.scheduler = Scheduler(plant)
+        self.settle = Settle(plant)
+        self.withdrawals = Withdrawals(plant)
+        self._join()
+
+    def _join(self) -> None:
+        """Let the loops get to know each other."""
+        loops = Loops(**{one.name: getattr(self, one.name) for one in fields(Loops)})
+        for one in fields(Loops):
+            getattr(loops, one.name).join(loops)
 
     # life -----------------------------------------------------------------------------------------------------------
     async def open(self) -> None:

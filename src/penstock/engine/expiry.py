@@ -15,9 +15,8 @@ from penstock.domain.errors import PenstockError
 
 if TYPE_CHECKING:
     from penstock.domain.task import Task
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Plant
-    from penstock.engine.recorder import Recorder
-    from penstock.engine.withdrawals import Withdrawals
 
 AHEAD: Final = 60.0
 """Seconds after which a wall clock that was set forward is noticed."""
@@ -43,9 +42,9 @@ class Expiry:
         self._job: asyncio.Task[None] | None = None
         self._met: set[int] = set()  # tasks whose first attempt ended while a page was being read
 
-    def join(self, recorder: Recorder, withdrawals: Withdrawals) -> None:
+    def join(self, loops: Loops) -> None:
         """Get to know who ends tasks, and who knows what the store is about to hear."""
-        self._recorder, self._withdrawals = recorder, withdrawals
+        self._recorder, self._withdrawals = loops.recorder, loops.withdrawals
 
     def open(self) -> None:
         """Begin with what came due while nobody was here."""

@@ -29,15 +29,8 @@ from penstock.engine.model import DIRECT, Pipe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from penstock.engine.deadlines import Deadlines
-    from penstock.engine.debouncer import Debouncer
-    from penstock.engine.expiry import Expiry
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Plant
-    from penstock.engine.pump import Pump
-    from penstock.engine.recorder import Recorder
-    from penstock.engine.scheduler import Scheduler
-    from penstock.engine.settle import Settle
-    from penstock.engine.withdrawals import Withdrawals
 
 MOST_CALL_PAYLOAD: Final = 6 << 20
 MOST_START_WAIT: Final = 10.0
@@ -80,21 +73,11 @@ class Intake:
         self._plant = plant
         self._ids = count(1)
 
-    def join(
-        self,
-        pump: Pump,
-        settle: Settle,
-        scheduler: Scheduler,
-        deadlines: Deadlines,
-        recorder: Recorder,
-        expiry: Expiry,
-        withdrawals: Withdrawals,
-        debouncer: Debouncer,
-    ) -> None:
+    def join(self, loops: Loops) -> None:
         """Get to know the loops that tasks are passed on to."""
-        self._pump, self._settle, self._scheduler = pump, settle, scheduler
-        self._deadlines, self._recorder = deadlines, recorder
-        self._expiry, self._withdrawals, self._debouncer = expiry, withdrawals, debouncer
+        self._pump, self._settle, self._scheduler = loops.pump, loops.settle, loops.scheduler
+        self._deadlines, self._recorder = loops.deadlines, loops.recorder
+        self._expiry, self._withdrawals, self._debouncer = loops.expiry, loops.withdrawals, loops.debouncer
 
     def open(self, epoch: int) -> None:
         """Begin to give ids: the epoch stands in front, so they are larger than all before and never used twice."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from penstock.compute.protocol import Instance
     from penstock.domain.limits import Gate
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Plant, Running
-    from penstock.engine.pump import Pump
 
 MOST: Final = 1000
 """How many requests of one task may wait, or be remembered."""
@@ -33,9 +33,9 @@ class Lender:
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
 
-    def join(self, pump: Pump) -> None:
+    def join(self, loops: Loops) -> None:
         """Get to know the loop that grants."""
-        self._pump = pump
+        self._pump = loops.pump
 
     def asked(self, instance: Instance, requests: Sequence[wire.Request]) -> None:
         """Act on what handlers ask and tell. Requests of executions that have ended are refused."""

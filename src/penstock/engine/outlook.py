@@ -11,8 +11,8 @@ from penstock.domain.task import State
 
 if TYPE_CHECKING:
     from penstock.domain.queue import Key
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Pipe, Plant
-    from penstock.engine.recorder import Recorder
     from penstock.store.protocol import StoredTask
 
 COUNTED: Final = 1_000_000
@@ -36,9 +36,12 @@ class Expected:
 class Outlook:
     """Say what is expected. Moments are monotonic."""
 
-    def __init__(self, plant: Plant, recorder: Recorder) -> None:
+    def __init__(self, plant: Plant) -> None:
         self._plant = plant
-        self._recorder = recorder
+
+    def join(self, loops: Loops) -> None:
+        """Get to know who knows what the store is about to hear."""
+        self._recorder = loops.recorder
 
     async def of_task(self, stored: StoredTask, state: State) -> Expected:
         """Return what is expected of a task that is in a state."""

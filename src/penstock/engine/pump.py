@@ -18,15 +18,8 @@ if TYPE_CHECKING:
 
     from penstock.domain.pipeline import Start
     from penstock.domain.task import Task
-    from penstock.engine.deadlines import Deadlines
-    from penstock.engine.lender import Lender
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Member, Pipe, Plant
-    from penstock.engine.recorder import Recorder
-    from penstock.engine.reserver import Reserver
-    from penstock.engine.scaler import Scaler
-    from penstock.engine.scheduler import Scheduler
-    from penstock.engine.settle import Settle
-    from penstock.engine.withdrawals import Withdrawals
 
 BATCH: Final = 512
 """Starts that one turn of the event loop decides about: it keeps callbacks short."""
@@ -68,21 +61,11 @@ class Pump:
         self.halted = False
         self._lends = True
 
-    def join(
-        self,
-        scaler: Scaler,
-        settle: Settle,
-        deadlines: Deadlines,
-        scheduler: Scheduler,
-        reserver: Reserver,
-        recorder: Recorder,
-        withdrawals: Withdrawals,
-        lender: Lender,
-    ) -> None:
+    def join(self, loops: Loops) -> None:
         """Get to know the loops that starts are passed on to."""
-        self._scaler, self._settle, self._deadlines = scaler, settle, deadlines
-        self._scheduler, self._reserver, self._recorder = scheduler, reserver, recorder
-        self._withdrawals, self._lender = withdrawals, lender
+        self._scaler, self._settle, self._deadlines = loops.scaler, loops.settle, loops.deadlines
+        self._scheduler, self._reserver, self._recorder = loops.scheduler, loops.reserver, loops.recorder
+        self._withdrawals, self._lender = loops.withdrawals, loops.lender
 
     def wake(self) -> None:
         """Run once in this turn of the event loop."""

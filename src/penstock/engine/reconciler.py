@@ -31,11 +31,8 @@ from penstock.engine.objects import Objects
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
-    from penstock.engine.lender import Lender
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Plant
-    from penstock.engine.pump import Pump
-    from penstock.engine.scaler import Scaler
-    from penstock.engine.scheduler import Scheduler
     from penstock.engine.versions import Flip
     from penstock.store.protocol import StoredObject, Version
 
@@ -54,9 +51,14 @@ class Reconciler:
         self._wide: dict[str, None] = {}  # the limits that every pipeline passes
         self._contexts = count(1)
 
-    def join(self, scaler: Scaler, scheduler: Scheduler, pump: Pump, lender: Lender) -> None:
+    def join(self, loops: Loops) -> None:
         """Get to know the loops that changes are passed on to."""
-        self._scaler, self._scheduler, self._pump, self._lender = scaler, scheduler, pump, lender
+        self._scaler, self._scheduler, self._pump, self._lender = (
+            loops.scaler,
+            loops.scheduler,
+            loops.pump,
+            loops.lender,
+        )
 
     async def open(self) -> None:
         """Read the configuration, and how many tasks each pipeline has."""

@@ -15,9 +15,8 @@ from penstock.engine.bell import Bell
 
 if TYPE_CHECKING:
     from penstock.domain.task import Attempt
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Plant
-    from penstock.engine.pump import Pump
-    from penstock.engine.scheduler import Scheduler
     from penstock.store.protocol import Line
 
 LINGER: Final = 0.05
@@ -47,9 +46,9 @@ class Recorder:
         self._linger: asyncio.TimerHandle | None = None
         self._noting: asyncio.TimerHandle | None = None
 
-    def join(self, pump: Pump, scheduler: Scheduler) -> None:
+    def join(self, loops: Loops) -> None:
         """Get to know the loops that hear of what was written."""
-        self._pump, self._scheduler = pump, scheduler
+        self._pump, self._scheduler = loops.pump, loops.scheduler
 
     def write(self, attempt: Attempt) -> None:
         """Let an outcome be written with the next batch."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from penstock.domain.limits import Gate
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Plant
-    from penstock.engine.pump import Pump
 
 STOPPED: Final = "limits"
 """The note of a clean stop: what all limits have used."""
@@ -47,9 +47,9 @@ class Reserver:
         self._job: asyncio.Task[None] | None = None
         self._used_up_at = -inf  # when this server took short periods for used up, after a crash
 
-    def join(self, pump: Pump) -> None:
+    def join(self, loops: Loops) -> None:
         """Get to know the loop that starts what a new block lets start."""
-        self._pump = pump
+        self._pump = loops.pump
 
     async def open(self) -> None:
         """Let limits go on where the last server left them."""

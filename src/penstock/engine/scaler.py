@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 from penstock.engine.model import DRAINING, READY, STARTING, TAINTED, Member
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from penstock.compute.protocol import Instance
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Fleet, Plant, Running
 
 LAUNCH: Final = 0.002
@@ -32,11 +33,14 @@ MOST_PAUSE: Final = 30.0
 
 
 class Scaler:
-    """Start and end instances. `wake` asks the pump to look again."""
+    """Start and end instances."""
 
-    def __init__(self, plant: Plant, wake: Callable[[], None]) -> None:
+    def __init__(self, plant: Plant) -> None:
         self._plant = plant
-        self._wake = wake
+
+    def join(self, loops: Loops) -> None:
+        """Get to know the loop that fills instances."""
+        self._pump = loops.pump
 
     def run_once(self, now: float) -> None:
         """Start what is wanted by tasks that only lack a slot."""
@@ -99,7 +103,7 @@ class Scaler:
         def look() -> None:
             fleet.looking = False
             self._plant.admission.short[fleet.name] = None
-            self._wake()
+            self._pump.wake()
 
         asyncio.get_running_loop().call_later(delay, look)
 
@@ -210,7 +214,7 @@ class Scaler:
             self._plant.admission.provide(fleet.name, -free)
         if member.state in {STARTING, READY}:  # there is room for another instance now
             self._plant.admission.short[fleet.name] = None
-            self._wake()
+            self._pump.wake()
         member.state = state
 
     def _limit_life(self, member: Member, now: float) -> None:
@@ -222,7 +226,7 @@ class Scaler:
     def _end_of_life(self, member: Member) -> None:
         if member.state == READY:
             self.retire(member)
-            self._wake()
+            self._pump.wake()
 
     def _watch_idle(self, fleet: Fleet) -> None:
         if fleet.idle_timer is None and fleet.function in self._plant.functions:

@@ -17,8 +17,8 @@ from penstock.domain.task import State
 
 if TYPE_CHECKING:
     from penstock.domain.task import Attempt, Task
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Pipe, Plant
-    from penstock.engine.pump import Pump
 
 AHEAD: Final = 60.0
 """Seconds ahead of time that due tasks are read from the store."""
@@ -48,9 +48,9 @@ class Scheduler:
         self._timer_at = inf
         self._job: asyncio.Task[None] | None = None
 
-    def join(self, pump: Pump) -> None:
+    def join(self, loops: Loops) -> None:
         """Get to know the loop that starts what is due."""
-        self._pump = pump
+        self._pump = loops.pump
 
     async def promote(self) -> None:
         """Let what came due while nobody was here wait in its queues, before these are counted."""

@@ -16,17 +16,11 @@ from penstock.domain.units import format_size
 from penstock.store.protocol import Line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from penstock.domain.task import Task
-    from penstock.engine.deadlines import Deadlines
-    from penstock.engine.expiry import Expiry
-    from penstock.engine.lender import Lender
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Member, Pipe, Plant, Running
-    from penstock.engine.pump import Pump
-    from penstock.engine.recorder import Recorder
-    from penstock.engine.scaler import Scaler
-    from penstock.engine.scheduler import Scheduler
     from penstock.runtime.wire import Request
 
 _OUTCOMES: Final = {
@@ -43,22 +37,12 @@ class Settle:
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
         self._quiet: asyncio.Future[None] | None = None
-        self.emptied: Callable[[str], None] = lambda _name: None  # told of pipelines that go when they are empty
 
-    def join(
-        self,
-        pump: Pump,
-        scaler: Scaler,
-        deadlines: Deadlines,
-        scheduler: Scheduler,
-        recorder: Recorder,
-        expiry: Expiry,
-        lender: Lender,
-    ) -> None:
+    def join(self, loops: Loops) -> None:
         """Get to know the loops that outcomes and requests are passed on to."""
-        self._pump, self._scaler, self._deadlines = pump, scaler, deadlines
-        self._scheduler, self._recorder, self._expiry = scheduler, recorder, expiry
-        self._lender = lender
+        self._pump, self._scaler, self._deadlines = loops.pump, loops.scaler, loops.deadlines
+        self._scheduler, self._recorder, self._expiry = loops.scheduler, loops.recorder, loops.expiry
+        self._lender, self._configurer = loops.lender, loops.configurer
 
     # what instances tell ------------------------------------------------------------------------------------------
     def ready(self, instance: Instance, at: float) -> None:
@@ -300,7 +284,7 @@ class Settle:
     def look_empty(self, pipe: Pipe) -> None:
         """Let a pipeline go that was to go when its work is done, if this was the last of it."""
         if pipe.leaving and not pipe.counts.waiting and not pipe.counts.running:
-            self.emptied(pipe.spec.name)
+            self._configurer.emptied(pipe.spec.name)
 
     def _hold(self, running: Running, end: End, now: float) -> float | None:
         """Let downstream's "try later" hold; return for how long if other tasks wait that could go instead."""

@@ -11,11 +11,8 @@ from penstock.domain.task import Attempt, Outcome, State, Task
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from penstock.engine.loops import Loops
     from penstock.engine.model import Plant
-    from penstock.engine.pump import Pump
-    from penstock.engine.recorder import Recorder
-    from penstock.engine.scheduler import Scheduler
-    from penstock.engine.settle import Settle
     from penstock.store.protocol import StoredTask
 
 
@@ -25,9 +22,14 @@ class Withdrawals:
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
 
-    def join(self, settle: Settle, scheduler: Scheduler, recorder: Recorder, pump: Pump) -> None:
+    def join(self, loops: Loops) -> None:
         """Get to know where tasks wait, who writes their ends down, and who starts those that waited behind them."""
-        self._settle, self._scheduler, self._recorder, self._pump = settle, scheduler, recorder, pump
+        self._settle, self._scheduler, self._recorder, self._pump = (
+            loops.settle,
+            loops.scheduler,
+            loops.recorder,
+            loops.pump,
+        )
 
     def cancel(self, stored: StoredTask) -> None:
         """End a waiting task as cancelled."""

@@ -1,0 +1,44 @@
+"""All loops of an engine, by name, so that each can get to know those it passes work on to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock.engine.configuration import Configurer
+    from penstock.engine.deadlines import Deadlines
+    from penstock.engine.debouncer import Debouncer
+    from penstock.engine.expiry import Expiry
+    from penstock.engine.intake import Intake
+    from penstock.engine.lender import Lender
+    from penstock.engine.outlook import Outlook
+    from penstock.engine.pump import Pump
+    from penstock.engine.reconciler import Reconciler
+    from penstock.engine.recorder import Recorder
+    from penstock.engine.reserver import Reserver
+    from penstock.engine.scaler import Scaler
+    from penstock.engine.scheduler import Scheduler
+    from penstock.engine.settle import Settle
+    from penstock.engine.withdrawals import Withdrawals
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """Hold the loops of one engine."""
+
+    configurer: Configurer
+    deadlines: Deadlines
+    debouncer: Debouncer
+    expiry: Expiry
+    intake: Intake
+    lender: Lender
+    outlook: Outlook
+    pump: Pump
+    reconciler: Reconciler
+    recorder: Recorder
+    reserver: Reserver
+    scaler: Scaler
+    scheduler: Scheduler
+    settle: Settle
+    withdrawals: Withdrawals
