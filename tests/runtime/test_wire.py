@@ -1,11 +1,12 @@
 import contextlib
 import math
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.runtime import wire
+from penstock.runtime import wire, wire_executions, wire_limits, wire_lives
 from penstock.runtime.wire import Decoder, Frame, WireError
 
 U32 = st.integers(0, 2**32 - 1)
@@ -65,6 +66,13 @@ def test_one_byte_at_a_time(frames: list[Frame]) -> None:
     for byte in b"".join(map(wire.encode, frames)):
         out += decoder.feed(bytes([byte]))
     assert out == frames
+
+
+def test_every_frame_has_a_number_of_its_own() -> None:
+    rooms = (wire_executions, wire_limits, wire_lives)
+    numbers = [number for room in rooms for number in room.KINDS]
+    assert len(numbers) == len(set(numbers))
+    assert {kind.frame for room in rooms for kind in room.KINDS.values()} == set(get_args(Frame))
 
 
 @given(st.binary(max_size=200), st.lists(FRAMES, max_size=3))
