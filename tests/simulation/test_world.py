@@ -17,9 +17,9 @@ from penstock.domain.task import Outcome
 from penstock.engine.deadlines import Deadlines
 from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
+from penstock.engine.lives import Lives
 from penstock.engine.recorder import Recorder
 from penstock.engine.reserver import Reserver
-from penstock.engine.scaler import Scaler
 from penstock.engine.scheduler import Scheduler
 from penstock.engine.settle import Settle
 from penstock.sim.__main__ import main
@@ -93,8 +93,8 @@ def forget_concurrency(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def overfill_instances(monkeypatch: pytest.MonkeyPatch) -> None:
-    give = Scaler.give
-    monkeypatch.setattr(Scaler, "give", lambda self, member, count: give(self, member, count + 1))
+    give = Lives.give
+    monkeypatch.setattr(Lives, "give", lambda self, member, count: give(self, member, count + 1))
 
 
 def lose_sends(monkeypatch: pytest.MonkeyPatch) -> None:

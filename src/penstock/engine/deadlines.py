@@ -37,7 +37,7 @@ class Deadlines:
 
     def join(self, loops: Loops) -> None:
         """Get to know who ends instances, and who gives an attempt its outcome while its work still goes on."""
-        self._scaler, self._settle = loops.scaler, loops.settle
+        self._lives, self._settle = loops.lives, loops.settle
 
     def add(self, attempt: int, running: Running) -> None:
         """Begin to watch an attempt."""
@@ -82,7 +82,7 @@ class Deadlines:
             return
         member = running.member
         if member.blueprint.slots == 1 or member.suspect is not None:
-            self._scaler.kill(member)
+            self._lives.kill(member)
             return
         member.instance.cancel([attempt])
         asyncio.get_running_loop().call_later(GRACE, self._after_grace, attempt, member)
@@ -98,15 +98,15 @@ class Deadlines:
     def settle_tainted(self, member: Member) -> None:
         """Kill a tainted instance in which nothing is left that is within its time."""
         if member.state == TAINTED and not any(running.tasks for running in member.busy.values()):
-            self._scaler.kill(member)
+            self._lives.kill(member)
 
     def _after_grace(self, attempt: int, member: Member) -> None:
         if attempt not in member.busy or member.instance.id not in self._plant.members:
             return
-        self._scaler.taint(member)
+        self._lives.taint(member)
         function = self._plant.functions.get(member.fleet.function)
         if function is not None and function.spec.on_timeout == "kill":
-            self._scaler.kill(member)
+            self._lives.kill(member)
             return
         self.settle_tainted(member)
         if any(running.tasks for running in member.busy.values()):
@@ -116,7 +116,7 @@ class Deadlines:
 
     def _after_heartbeat(self, member: Member, asked: float) -> None:
         if member.instance.id in self._plant.members and self._answered.get(member.instance.id, -1.0) < asked:
-            self._scaler.kill(member)
+            self._lives.kill(member)
 
     def _arm(self, at: float) -> None:
         if at >= self._at:

@@ -19,6 +19,7 @@ from penstock.engine.debouncer import Debouncer
 from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
 from penstock.engine.lender import Lender
+from penstock.engine.lives import Lives
 from penstock.engine.loops import Loops
 from penstock.engine.model import DIRECT, Plant
 from penstock.engine.outlook import Expected, Outlook
@@ -71,6 +72,7 @@ class Engine:
         self.expiry = Expiry(plant)
         self.intake = Intake(plant)
         self.lender = Lender(plant)
+        self.lives = Lives(plant)
         self.outlook = Outlook(plant)
         self.pruner = Pruner(plant, keep_results)
         self.pump = Pump(plant)

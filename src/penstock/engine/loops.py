@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from penstock.engine.expiry import Expiry
     from penstock.engine.intake import Intake
     from penstock.engine.lender import Lender
+    from penstock.engine.lives import Lives
     from penstock.engine.outlook import Outlook
     from penstock.engine.pump import Pump
     from penstock.engine.reconciler import Reconciler
@@ -33,6 +34,7 @@ class Loops:
     expiry: Expiry
     intake: Intake
     lender: Lender
+    lives: Lives
     outlook: Outlook
     pump: Pump
     reconciler: Reconciler

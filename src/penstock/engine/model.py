@@ -167,6 +167,10 @@ class Fleet:
         self.looking = False  # a timer will look at what is wanted again
         self.idle_timer: asyncio.TimerHandle | None = None
 
+    def counted(self) -> int:
+        """Return how many members count among those that there may be: one that takes nothing more is in nobody's way."""
+        return sum(member.state in {STARTING, READY} for member in self.members.values())
+
     def choose(self) -> Member | None:
         """Take one slot of the fullest member that has a free one."""
         buckets = self.buckets

@@ -63,9 +63,9 @@ class Pump:
 
     def join(self, loops: Loops) -> None:
         """Get to know the loops that starts are passed on to."""
-        self._scaler, self._settle, self._deadlines = loops.scaler, loops.settle, loops.deadlines
+        self._scaler, self._lives, self._settle = loops.scaler, loops.lives, loops.settle
         self._scheduler, self._reserver, self._recorder = loops.scheduler, loops.reserver, loops.recorder
-        self._withdrawals, self._lender = loops.withdrawals, loops.lender
+        self._withdrawals, self._lender, self._deadlines = loops.withdrawals, loops.lender, loops.deadlines
 
     def wake(self) -> None:
         """Run once in this turn of the event loop."""
@@ -134,7 +134,7 @@ class Pump:
             if task.apart and fleet.blueprint is not None and fleet.blueprint.slots > 1:
                 plant.admission.provide(fleet.name, 1)
                 if self._scaler.may_launch_apart(fleet, now):
-                    member = self._scaler.launch(fleet, now)
+                    member = self._lives.launch(fleet, now)
                     member.suspect = self._register(start, member, now)[1]
                 else:
                     self._put_off(start, pipe)

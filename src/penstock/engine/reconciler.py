@@ -53,12 +53,8 @@ class Reconciler:
 
     def join(self, loops: Loops) -> None:
         """Get to know the loops that changes are passed on to."""
-        self._scaler, self._scheduler, self._pump, self._lender = (
-            loops.scaler,
-            loops.scheduler,
-            loops.pump,
-            loops.lender,
-        )
+        self._scaler, self._lives, self._scheduler = loops.scaler, loops.lives, loops.scheduler
+        self._pump, self._lender = loops.pump, loops.lender
 
     async def open(self) -> None:
         """Read the configuration, and how many tasks each pipeline has."""
@@ -222,7 +218,7 @@ class Reconciler:
         if fleet.users:
             return
         for member in list(fleet.members.values()):
-            self._scaler.retire(member)
+            self._lives.retire(member)
         self._plant.fleets.pop(fleet.name, None)
         self._plant.admission.slots.pop(fleet.name, None)
         if fleet.blueprint is not None:

@@ -40,7 +40,7 @@ class Settle:
 
     def join(self, loops: Loops) -> None:
         """Get to know the loops that outcomes and requests are passed on to."""
-        self._pump, self._scaler, self._deadlines = loops.pump, loops.scaler, loops.deadlines
+        self._pump, self._lives, self._deadlines = loops.pump, loops.lives, loops.deadlines
         self._scheduler, self._recorder, self._expiry = loops.scheduler, loops.recorder, loops.expiry
         self._lender, self._configurer = loops.lender, loops.configurer
 
@@ -49,7 +49,7 @@ class Settle:
         """Let a new instance work."""
         member = self._plant.members.get(instance.id)
         if member is not None:
-            self._scaler.ready(member, at)
+            self._lives.ready(member, at)
             if member.suspect is not None:
                 self._pump.run_suspect(member)
             self._pump.wake()
@@ -100,7 +100,7 @@ class Settle:
             self._conclude(running, running.tasks, outcome, end.body, end.finished + offset, offset, held)
         fleet.running -= count
         fleet.progress = now
-        self._scaler.freed(member, count, now)
+        self._lives.freed(member, count, now)
         self._deadlines.settle_tainted(member)
         self._pump.wake()
         self._look_quiet()
@@ -121,7 +121,7 @@ class Settle:
         """Conclude what an instance took with it."""
         plant = self._plant
         now, offset = plant.clock(), plant.wall() - plant.clock()
-        member = self._scaler.gone(instance, now)
+        member = self._lives.gone(instance, now)
         if member is None:
             return
         self._deadlines.gone(instance.id)
@@ -207,7 +207,7 @@ class Settle:
             del member.busy[attempt], plant.running[attempt]
             member.fleet.running -= 1
             plant.admission.finish(running.start, None)
-            self._scaler.freed(member, 1, plant.clock())
+            self._lives.freed(member, 1, plant.clock())
         body = _error("PayloadLost", "The task's payload is no longer in the store.")
         self._conclude(running, tasks, Outcome.ERROR, body, plant.wall(), plant.wall() - plant.clock())
         self._pump.wake()
