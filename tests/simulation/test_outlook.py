@@ -17,7 +17,7 @@ async def expected(plant: Works, task: int) -> Expected:
 
 def test_a_place_in_the_queue_is_known_wherever_the_task_is() -> None:
     async def use(plant: Works) -> None:
-        plant.engine.plant.admission._most = 8
+        plant.engine.plant.admission.backlog.most = 8
         await plant.apply(pipelines={"p": {"function": "f", "paused": True}})
         sent: list[tuple[int, int]] = []
         for batch in range(6):
@@ -65,7 +65,7 @@ def test_what_is_on_disk_starts_no_earlier_than_told() -> None:
     told: dict[int, Expected] = {}
 
     async def use(plant: Works) -> None:
-        plant.engine.plant.admission._most = 8
+        plant.engine.plant.admission.backlog.most = 8
         await plant.apply(pipelines={"p": {"function": "f", "rate": "5/s"}})
         ids = await plant.send("p", 40)
         await virtual_sleep(0.3)

@@ -1,26 +1,25 @@
 """Admission: which tasks may start now, and who is woken when a unit frees. The heart of Penstock.
 
-One deterministic, single-threaded object without awaits: it is told what happens, and asked what may start. Where each
-pipeline waits meanwhile is kept in `places`.
+One deterministic, single-threaded object without awaits: it is told what happens, and asked what may start. Who has a turn
+then is decided in `turns`; where each pipeline waits meanwhile is kept in `places`, and what waits there in `backlog`.
 
 Moments are monotonic seconds; `wall` is the wall clock at the same moment and serves for the expiry of tasks only.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from itertools import islice
 from math import inf
 
+from penstock.domain.backlog import Backlog
 from penstock.domain.ceilings import Ceilings
-from penstock.domain.fairness import ALONE, TIERS, WaitQueue
+from penstock.domain.fairness import TIERS
 from penstock.domain.gone import Gone
 from penstock.domain.lending import Lending
-from penstock.domain.limits import Door, Gate, Slots
-from penstock.domain.moments import ALARM, ELDER
-from penstock.domain.pipeline import IDLE, OWN, PAUSED, READY, WAITING, Admitted, Pipeline, Start
+from penstock.domain.limits import Gate, Slots
+from penstock.domain.pipeline import IDLE, OWN, PAUSED, WAITING, Admitted, Pipeline, Start
 from penstock.domain.places import Places
-from penstock.domain.queue import FRUGAL, HUNGRY, size_of
 from penstock.domain.settings import PipelineSpec
 from penstock.domain.task import Task
+from penstock.domain.turns import Turns
 
 
 class Admission:
@@ -32,17 +31,15 @@ class Admission:
         self.slots: dict[str, Slots] = {}
         self._used_up_at: float | None = None
         self.shortest_period = inf  # of all rates that there have been
-        self.hungry: dict[str, None] = {}  # pipelines whose next page should come from the store
         self.unreserved: dict[Gate, None] = {}  # gates that want another block of a long period on disk
-        self._most = most
-        self._memory = memory
-        self._bytes = 0
+        self.backlog = Backlog(most, memory)
+        self.hungry = self.backlog.hungry
         self.gone = Gone()
         self._places = Places()
         self._ceilings = Ceilings()
         self.short = self._places.short
         self.lending = Lending(self._places, self.unreserved)
-        self._typical = 1.0  # the cost of a usual task, to size turns with
+        self._turns = Turns(self._places, self.backlog, self.lending, self.unreserved)
 
     # configuration ------------------------------------------------------------------------------------------------
     def configure(self, spec: PipelineSpec, slots: str, shared: Sequence[str] = ()) -> Pipeline:
@@ -103,9 +100,7 @@ class Admission:
         self._places.leave(pipeline)
         _use(pipeline, ())
         pipeline.place = PAUSED
-        self.hungry.pop(name, None)
-        self._bytes -= pipeline.queue.bytes
-        return pipeline.queue.clear()
+        return self.backlog.clear(pipeline)
 
     def pause(self, name: str) -> None:
         """Start no more of a pipeline's tasks."""
@@ -187,14 +182,10 @@ class Admission:
     def offer(self, name: str, tasks: Sequence[Task]) -> None:
         """Let new tasks of one pipeline wait; those for which memory has no room stay in the store only."""
         pipeline = self.pipelines[name]
-        queue = pipeline.queue
-        before, head = queue.bytes, queue.head()
-        most = self._most if self._bytes < self._memory else FRUGAL
-        for task in tasks:
-            queue.offer(task, most)
-        self._bytes += queue.bytes - before
+        head = pipeline.queue.head()
+        self.backlog.offer(pipeline, tasks)
         if pipeline.ripens and not pipeline.is_full and not any(task.start_by for task in tasks):
-            self._look_hungry(pipeline)  # the moment of the oldest is known, and these are younger
+            self.backlog.look_hungry(pipeline)  # the moment of the oldest is known, and these are younger
         else:
             self._fed(pipeline, head)
 
@@ -202,37 +193,33 @@ class Admission:
         """Take note that the store has tasks of a pipeline of which none are in memory."""
         pipeline = self.pipelines[name]
         pipeline.queue.more = True
-        self._look_hungry(pipeline)
+        self.backlog.look_hungry(pipeline)
 
     def reread(self, name: str) -> None:
         """Take note that the store has got waiting tasks that may sort anywhere (dead ones that wait again)."""
-        queue = self.pipelines[name].queue
-        self._bytes -= queue.forget_stored()
+        self.backlog.forget_stored(self.pipelines[name])
         self.left_behind(name)
 
     def put_back(self, tasks: Iterable[Task]) -> None:
         """Let tasks that have been out wait again, each at its old place in its queue."""
         for task in tasks:
             pipeline = self.pipelines[task.pipeline]
-            before, head = pipeline.queue.bytes, pipeline.queue.head()
-            pipeline.queue.put_back(task)
-            self._bytes += pipeline.queue.bytes - before
+            head = pipeline.queue.head()
+            self.backlog.put_back(pipeline, task)
             self._fed(pipeline, head)
 
     def page_in(self, name: str, tasks: list[Task], upto: tuple[int, int] | None) -> None:
         """Take in the page of the store that a hungry pipeline waited for."""
         pipeline = self.pipelines[name]
-        before, head = pipeline.queue.bytes, pipeline.queue.head()
-        pipeline.queue.page_in(tasks, upto)
-        self._bytes += pipeline.queue.bytes - before
+        head = pipeline.queue.head()
+        self.backlog.page_in(pipeline, tasks, upto)
         self._fed(pipeline, head)
 
     def withdraw(self, name: str, ids: Collection[int]) -> list[Task]:
         """Take waiting tasks out (they are cancelled, or late); return those that were in memory."""
         pipeline = self.pipelines[name]
-        before, head = pipeline.queue.bytes, pipeline.queue.head()
-        tasks = pipeline.queue.remove(ids)
-        self._bytes += pipeline.queue.bytes - before
+        head = pipeline.queue.head()
+        tasks = self.backlog.remove(pipeline, ids)
         if pipeline.batch is not None:  # another batch now, wherever the tasks stood
             self._places.reconsider(pipeline)
         else:
@@ -292,20 +279,7 @@ class Admission:
         """Decide which tasks start now, in at most about `most` turns: a call takes a few milliseconds at most.
 
         What is left over is there at the next call, which `next_wakeup` asks for at once."""
-        result = Admitted(most)
-        self._pass_moments(now, wall, result)
-        self.lending.serve(now, result.lent)
-        while not result.full:
-            if self._places.open:
-                gate = next(iter(self._places.open))
-                del self._places.open[gate]
-                self._serve(gate, now, wall, result)
-            else:
-                pipeline = self._places.ready.pop()
-                if pipeline is None:
-                    break
-                self._turn(pipeline, None, self._places.ready, now, wall, result)
-        return result
+        return self._turns.admit(now, wall, Admitted(most))
 
     def next_wakeup(self) -> float | None:
         """Return the moment at which `admit` should be called again if nothing else happens; None for never."""
@@ -323,165 +297,15 @@ class Admission:
                 return most
         return int(wanted)
 
-    # places -------------------------------------------------------------------------------------------------------
-    def _pass_moments(self, now: float, wall: float, result: Admitted) -> None:
-        for thing, ticket in islice(self._places.moments.pass_by(now), result.most):
-            result.passed += 1
-            if isinstance(thing, Gate):
-                thing.wakes_at = inf
-                self._places.opened(thing)
-            elif ticket == ELDER:
-                self._places.retire_elder(thing)
-            elif ticket != ALARM:
-                self._places.make_ready(thing)
-            else:
-                thing.alarm, head = inf, thing.queue.head()
-                self._expire(thing, wall, result)
-                self._places.set_alarm(thing, now, wall)
-                self._fed(thing, head)
-
-    def _serve(self, gate: Door, now: float, wall: float, result: Admitted) -> None:
-        ring = gate.waiters
-        if ring is None:
-            return
-        while not result.full:
-            pipeline = self._places.elder.pipeline
-            if pipeline is not None and pipeline.place is WAITING and pipeline.waits_at is gate:
-                ring.leave(pipeline)
-            else:
-                pipeline = ring.pop()
-            if pipeline is None:
-                self._places.call_kin(gate)  # they take what nobody waits for here
-                return
-            if self._turn(pipeline, gate, ring, now, wall, result) is gate:
-                return
-        self._places.open[gate] = None
-
-    def _turn(
-        self,
-        pipeline: Pipeline,
-        via: Door | None,
-        ring: WaitQueue[Pipeline],
-        now: float,
-        wall: float,
-        result: Admitted,
-    ) -> Door | None:
-        """Start tasks of a pipeline whose turn it is, and find its next place; return the gate that blocks it, if one does.
-
-        Turns are sized by cost (deficit round robin, Shreedhar and Varghese 1995): whoever is alone takes many at once.
-        """
-        pipeline.ticket += 1
-        queue = pipeline.queue
-        gratis, before = 0 if ring.count else ALONE, len(result.starts)
-        if pipeline.resumes:
-            pipeline.resumes = False
-        else:
-            pipeline.credit += self._typical * pipeline.weight
-        self._expire(pipeline, wall, result)
-        while (task := queue.head()) is not None:
-            if result.full or (not gratis and pipeline.credit < task.cost):
-                result.moves += len(result.starts) == before  # a small weight saves up for many turns
-                pipeline.place, pipeline.waits_at = (READY, None) if via is None else (WAITING, via)
-                ring.push(pipeline)
-                return None
-            count, cost = 1, task.cost
-            if pipeline.batch is not None:
-                count, cost, wait = pipeline.next_load(wall)
-                if wait:
-                    result.moves += 1
-                    self._places.ripen(pipeline, now + wait, now, wall)
-                    self._look_hungry(pipeline)
-                    return None
-            gate, at = self._blocked(pipeline, cost, now, via)
-            if gate is not None:
-                if at == inf and cost > gate.most_cost():
-                    result.impossible.append((self._pop(pipeline), gate.name))
-                    continue
-                if gratis or gate is not via:
-                    pipeline.credit = min(pipeline.credit, task.cost)
-                pipeline.resumes = pipeline.credit >= task.cost
-                called = gate is via or self._places.keep(pipeline, gate, via, at, now)
-                self._look_hungry(pipeline)
-                result.moves += 1
-                self._places.block(pipeline, gate, at, now, wall, called=called)
-                return gate
-            result.starts.append(self._start(pipeline, count, cost, now))
-            ring.charge(pipeline.tier)
-            result.tasks += count
-            if gratis:
-                gratis = max(0, gratis - count)
-            else:
-                pipeline.credit -= cost  # a batch may leave a debt, which the next turns pay
-            self._typical += 0.01 * (cost - self._typical)
-            self._expire(pipeline, wall, result)
-        self._places.rest(pipeline)
-        self._look_hungry(pipeline)
-        return None
-
-    def _blocked(self, pipeline: Pipeline, cost: float, now: float, via: Door | None) -> tuple[Door | None, float]:
-        """Return the first gate that a start cannot pass now, and until when; those who wait there already go first.
-
-        The gate that called it is asked before the others: if there is no more room, it keeps its turn there."""
-        slots = pipeline.slots
-        if via is slots and slots.free <= 0:
-            return slots, inf
-        for gate in (via, *pipeline.gates) if isinstance(via, Gate) else pipeline.gates:
-            kept_for = gate.mark
-            waited_for = (
-                gate is not via and kept_for is not pipeline and gate.waiters is not None and gate.waiters.count
-            )
-            if gate.asks or waited_for:
-                return gate, now
-            at = gate.ready_at(now, cost)
-            if at > now:
-                if at == inf and gate.runs_out():
-                    self.unreserved[gate] = None
-                return gate, at
-            if kept_for is not None and kept_for is not pipeline and gate.room(now) < cost + 1:
-                return gate, now
-        if slots.free <= 0 or (slots is not via and slots.waiters is not None and slots.waiters.count):
-            return slots, inf
-        return None, now
-
-    def _start(self, pipeline: Pipeline, count: int, cost: float, now: float) -> Start:
-        tasks = (self._pop(pipeline),) if count == 1 else tuple([self._pop(pipeline) for _ in range(count)])
-        pipeline.since, pipeline.again = inf, -inf
-        self._places.retire_elder(pipeline)
-        for gate in pipeline.gates:
-            gate.take(now, cost)
-            if gate.long and gate.runs_out():
-                self.unreserved[gate] = None
-        pipeline.slots.free -= 1
-        if pipeline.own is None:
-            pipeline.ungated += 1
-        return Start(tasks, cost, pipeline)
-
-    def _pop(self, pipeline: Pipeline) -> Task:
-        task = pipeline.queue.pop()
-        self._bytes -= size_of(task)
-        return task
-
-    def _expire(self, pipeline: Pipeline, wall: float, result: Admitted) -> None:
-        while (
-            (task := pipeline.queue.head()) is not None and (task.start_by or task.expires) <= wall and not result.full
-        ):
-            result.expired.append(self._pop(pipeline))
-
     def _fed(self, pipeline: Pipeline, head: Task | None = None) -> None:
         """Find a place for a pipeline that has tasks; one whose `head` so far is no longer the next one tries again."""
-        if head is not None and pipeline.queue.head() is not head:
-            self._places.reconsider(pipeline)
-        elif pipeline.place is IDLE and len(pipeline.queue):
+        if pipeline.place is not IDLE:
+            self._places.changed(pipeline, head)
+        elif len(pipeline.queue):
             if pipeline.rates or pipeline.concurrency is not None:
                 self.own_gate(pipeline)
             self._places.make_ready(pipeline)
-        elif pipeline.ripens:
-            self._places.make_ready(pipeline)
-        self._look_hungry(pipeline)
-
-    def _look_hungry(self, pipeline: Pipeline) -> None:
-        if pipeline.queue.more and len(pipeline.queue) < min(HUNGRY, self._most / 2):
-            self.hungry[pipeline.name] = None
+        self.backlog.look_hungry(pipeline)
 
 
 def _use(pipeline: Pipeline, shared: Iterable[Gate]) -> None:

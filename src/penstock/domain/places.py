@@ -12,6 +12,7 @@ from penstock.domain.fairness import WaitQueue
 from penstock.domain.limits import Door, Gate, Slots
 from penstock.domain.moments import ALARM, ELDER, Moments
 from penstock.domain.pipeline import IDLE, MOMENT, OWN, READY, WAITING, Pipeline
+from penstock.domain.task import Task
 
 
 class Places:
@@ -75,6 +76,13 @@ class Places:
             self.opened(pipeline.waits_at)
             pipeline.alarm = -inf  # others may go first there, and this head may expire sooner than the one before
             self.moments.push(-inf, pipeline, ALARM)
+
+    def changed(self, pipeline: Pipeline, head: Task | None) -> None:
+        """Let a pipeline try again whose `head` so far is no longer the next one, or whose next batch may be ripe now."""
+        if head is not None and pipeline.queue.head() is not head:
+            self.reconsider(pipeline)
+        elif pipeline.ripens:
+            self.make_ready(pipeline)
 
     def leave(self, pipeline: Pipeline) -> None:
         """Take a pipeline out of wherever it is."""

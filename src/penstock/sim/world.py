@@ -117,7 +117,7 @@ class World:
             boot="one",
             rng=random.Random(rng.random()),
         )
-        engine.plant.admission._most = scenario.prefix
+        engine.plant.admission.backlog.most = scenario.prefix
         self._server = Server(life, engine, store, compute)
         ledger.note(self._loop.time(), f"{life} starts")
         opening = self._loop.spawn(life, engine.open(), name="open")
