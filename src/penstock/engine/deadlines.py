@@ -81,7 +81,7 @@ class Deadlines:
         if running.tasks:
             return
         member = running.member
-        if member.blueprint.slots == 1 or member.suspect is not None:
+        if member.blueprint.slots == 1 or member.apart:
             self._lives.kill(member)
             return
         member.instance.cancel([attempt])

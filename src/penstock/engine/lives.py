@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from penstock.engine.model import DRAINING, READY, STARTING, TAINTED, Member
+from penstock.engine.model import DRAINING, PRESENT, READY, STARTING, TAINTED, Member
 
 if TYPE_CHECKING:
     from penstock.compute.protocol import Instance
     from penstock.engine.loops import Loops
-    from penstock.engine.model import Fleet, Plant, Running
+    from penstock.engine.model import Fleet, Plant
 
 
 class Lives:
@@ -27,11 +27,11 @@ class Lives:
         """Get to know who starts tasks, and who starts instances."""
         self._pump, self._scaler = loops.pump, loops.scaler
 
-    def launch(self, fleet: Fleet, now: float, suspect: Running | None = None) -> Member:
-        """Start one instance, for one suspected task alone if given."""
+    def launch(self, fleet: Fleet, now: float, *, apart: bool = False) -> Member:
+        """Start one instance, for one suspected task alone if it is to be apart."""
         assert fleet.blueprint is not None
         instance = self._plant.compute.launch(fleet.blueprint)
-        member = Member(fleet, instance, now, suspect)
+        member = Member(fleet, instance, now, apart=apart)
         fleet.members[instance.id] = self._plant.members[instance.id] = member
         return member
 
@@ -42,9 +42,9 @@ class Lives:
         fleet.failures = 0
         if member.state != STARTING:
             return
-        member.state = READY
+        member.become(READY)
         member.idle_since = now
-        if member.suspect is not None:
+        if member.apart:
             return
         if member.blueprint != fleet.blueprint:
             self.retire(member)
@@ -64,7 +64,7 @@ class Lives:
             member.idle_since = now
         if member.state != READY:
             return
-        if member.suspect is not None or not member.blueprint.reuse:
+        if member.apart or not member.blueprint.reuse:
             self.retire(member)
             return
         self.give(member, count)
@@ -102,10 +102,10 @@ class Lives:
         free = fleet.close(member)
         if free:
             self._plant.admission.provide(fleet.name, -free)
-        if member.state in {STARTING, READY}:  # there is room for another instance now
+        if member.state in PRESENT:  # there is room for another instance now
             self._plant.admission.short[fleet.name] = None
             self._pump.wake()
-        member.state = state
+        member.become(state)
 
     def _limit_life(self, member: Member, now: float) -> None:
         spec = self._plant.functions[member.fleet.function].spec
@@ -131,7 +131,7 @@ class Lives:
             return
         now = self._plant.clock()
         limit = function.spec.idle_timeout
-        spare = fleet.counted() - function.spec.min_instances
+        spare = fleet.present - function.spec.min_instances
         rest = None
         for member in list(fleet.members.values()):
             if spare <= 0:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from penstock.compute.protocol import Blueprint, Compute, Instance, PipelineContext
     from penstock.domain.limits import Gate
     from penstock.domain.pipeline import Start
+    from penstock.domain.scaling import Cap
     from penstock.domain.specs import FunctionSpec, PipelineSpec
     from penstock.domain.task import Attempt, Task
     from penstock.store.protocol import Store, Version
@@ -24,6 +25,8 @@ STARTING: Final = "starting"
 READY: Final = "ready"
 DRAINING: Final = "draining"
 TAINTED: Final = "tainted"
+PRESENT: Final = frozenset({STARTING, READY})
+"""States of instances that count against `max_instances`: one that is on its way out never keeps a new one from starting."""
 
 DIRECT: Final = "@"
 """Prefix of the built-in pipeline through which calls of a function itself go."""
@@ -120,21 +123,33 @@ class Running:
 
 
 class Member:
-    """Hold one instance of a fleet. `free` are the slots that admission may fill; a suspect's member has none of those."""
+    """Hold one instance of a fleet. `free` are the slots that admission may fill.
 
-    __slots__ = ("blueprint", "born", "busy", "fleet", "free", "idle_since", "instance", "reads", "state", "suspect")
+    One that is `apart` is for a single suspected task: it has none of those.
+    """
 
-    def __init__(self, fleet: Fleet, instance: Instance, born: float, suspect: Running | None = None) -> None:
+    __slots__ = ("apart", "blueprint", "born", "busy", "fleet", "free", "idle_since", "instance", "reads", "state")
+
+    def __init__(self, fleet: Fleet, instance: Instance, born: float, *, apart: bool = False) -> None:
         self.fleet = fleet
         self.instance = instance
         self.blueprint = instance.blueprint
         self.born = born
-        self.state = STARTING
+        self.state = ""
         self.reads = False  # it has said that it is ready
         self.free = 0
         self.busy: dict[int, Running] = {}
         self.idle_since = born
-        self.suspect = suspect
+        self.apart = apart
+        self.become(STARTING)
+
+    def become(self, state: str) -> None:
+        """Change the state; the fleet counts its members by it."""
+        fleet = self.fleet
+        fleet.present += (state in PRESENT) - (self.state in PRESENT)
+        if not self.apart:
+            fleet.starting += (state == STARTING) - (self.state == STARTING)
+        self.state = state
 
 
 class Fleet:
@@ -145,8 +160,8 @@ class Fleet:
     """
 
     __slots__ = (
-        "blocked_until", "blueprint", "buckets", "env", "failures", "function", "idle_timer", "looking", "lowest",
-        "mean", "members", "name", "pinned", "progress", "running", "users",
+        "blocked_until", "blueprint", "buckets", "cap", "env", "failures", "function", "idle_timer", "looking", "lowest",
+        "mean", "members", "name", "pinned", "present", "progress", "running", "starting", "users",
     )  # fmt: skip
 
     def __init__(self, name: str, function: str, pinned: int | None, env: Mapping[str, str]) -> None:
@@ -156,6 +171,9 @@ class Fleet:
         self.env = env
         self.blueprint: Blueprint | None = None
         self.members: dict[int, Member] = {}
+        self.present = 0  # members that count against `max_instances`
+        self.starting = 0  # those of them that will have slots soon
+        self.cap: Cap | None = None  # what kept instances from starting when they were last asked for
         self.users = 0  # pipelines that run here
         self.buckets: list[dict[int, Member]] = [{}, {}]
         self.lowest = 1
@@ -166,10 +184,6 @@ class Fleet:
         self.blocked_until = 0.0
         self.looking = False  # a timer will look at what is wanted again
         self.idle_timer: asyncio.TimerHandle | None = None
-
-    def counted(self) -> int:
-        """Return how many members count among those that there may be: one that takes nothing more is in nobody's way."""
-        return sum(member.state in {STARTING, READY} for member in self.members.values())
 
     def choose(self) -> Member | None:
         """Take one slot of the fullest member that has a free one."""

@@ -134,8 +134,7 @@ class Pump:
             if task.apart and fleet.blueprint is not None and fleet.blueprint.slots > 1:
                 plant.admission.provide(fleet.name, 1)
                 if self._scaler.may_launch_apart(fleet, now):
-                    member = self._lives.launch(fleet, now)
-                    member.suspect = self._register(start, member, now)[1]
+                    self._register(start, self._lives.launch(fleet, now, apart=True), now)
                 else:
                     self._put_off(start, pipe)
                 continue

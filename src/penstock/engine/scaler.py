@@ -1,28 +1,21 @@
 """How many instances: as many as are wanted now, down to none.
 
-What is wanted follows from `admission.demand`; nothing is ramped. Only where a function's tasks are so short that starting
-an instance for each takes longer than they do, fewer are started.
+What is wanted follows from `admission.demand`, how many are started for it from `domain.scaling`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from math import ceil, inf, sqrt
 from typing import TYPE_CHECKING, Final
 
-from penstock.engine.model import READY, STARTING
+from penstock.domain.scaling import PATIENCE, Cap, growth, lacking, worthwhile
+from penstock.engine.model import PRESENT, READY, STARTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from penstock.engine.loops import Loops
     from penstock.engine.model import Fleet, Member, Plant
-
-LAUNCH: Final = 0.002
-"""About what the start of an instance costs, in seconds of this machine."""
-
-PATIENCE: Final = 0.05
-"""Seconds without an end of a task after which a fleet is taken to stand still, and a task to take long."""
 
 MOST_APART: Final = 8
 """How many instances of a fleet may be there for one suspected task each."""
@@ -55,34 +48,42 @@ class Scaler:
 
     def _grow(self, fleet: Fleet, now: float) -> None:
         assert fleet.blueprint is not None
-        if fleet.blocked_until > now:
-            self._look_again(fleet, fleet.blocked_until - now)
-            return
-        slots = fleet.blueprint.slots
-        counted = fleet.counted()
-        room = self._plant.functions[fleet.function].spec.max_instances - counted
+        caps = self._caps(fleet, now)
+        room = int(min(cap.room for cap in caps))
         if room <= 0:
-            return
-        coming = slots * sum(member.state == STARTING and member.suspect is None for member in fleet.members.values())
-        wanted = self._plant.admission.demand(fleet.name, now, room * slots + coming)
-        launches = min(room, ceil((wanted - coming) / slots))
-        useful = self._useful(fleet, wanted, now)
-        for _ in range(int(min(launches, useful))):
-            self._lives.launch(fleet, now)
-        if useful < launches:
-            self._look_again(fleet, PATIENCE)
+            fleet.cap = growth(1, caps).cap
+        else:
+            slots = fleet.blueprint.slots
+            wanted = self._plant.admission.demand(fleet.name, now, slots * (room + 1 + fleet.starting))
+            caps.append(self._worthwhile(fleet, wanted, now))
+            launches, fleet.cap = growth(lacking(wanted, slots, fleet.starting), caps)
+            for _ in range(launches):
+                self._lives.launch(fleet, now)
+        if fleet.cap is not None and fleet.cap.until is not None:
+            self._look_again(fleet, fleet.cap.until - now)
 
-    def _useful(self, fleet: Fleet, wanted: int, now: float) -> float:
-        """Return how many more instances would save those that wait more time than their own start takes.
+    def _caps(self, fleet: Fleet, now: float) -> list[Cap]:
+        """Return what may keep instances of a fleet from starting."""
+        most = self._plant.functions[fleet.function].spec.max_instances
+        caps = [
+            Cap("instances", f"all {most} instances of '{fleet.function}' are busy or starting", most - fleet.present)
+        ]
+        if fleet.blocked_until > now:
+            failed = (
+                f"instances of '{fleet.function}' ended before they were ready; the next one is started in a moment"
+            )
+            caps.insert(0, Cap("instances", failed, -1, fleet.blocked_until))
+        return caps
 
-        With k instances the work that waits takes work / k, and their start k * LAUNCH: the sum is least at the square
-        root of work / LAUNCH. Instances whose tasks have taken long already do not count among the k.
-        """
-        if fleet.mean is None or (fleet.running and now - fleet.progress > PATIENCE):
-            return inf
-        slots = 1 if fleet.blueprint is None else fleet.blueprint.slots
-        best = max(1, ceil(sqrt(wanted * fleet.mean / (slots * LAUNCH))))
-        return max(0, best - sum(self._moves(member, now) for member in fleet.members.values()))
+    def _worthwhile(self, fleet: Fleet, wanted: int, now: float) -> Cap:
+        """Say how many more instances are worth their start. A fleet that stands still needs all it can get."""
+        assert fleet.blueprint is not None
+        mean = None if fleet.running and now - fleet.progress > PATIENCE else fleet.mean
+        moving = 0 if mean is None else sum(self._moves(member, now) for member in fleet.members.values())
+        room = worthwhile(wanted, fleet.blueprint.slots, mean, moving)
+        return Cap(
+            "instances", f"the instances of '{fleet.function}' that there are will be free soon", room, now + PATIENCE
+        )
 
     @staticmethod
     def _moves(member: Member, now: float) -> bool:
@@ -106,7 +107,7 @@ class Scaler:
     def may_launch_apart(self, fleet: Fleet, now: float) -> bool:
         """Say whether an instance for one suspected task alone may be started: few at a time, beside the others."""
         most = self._plant.functions[fleet.function].spec.max_instances
-        apart = sum(member.suspect is not None for member in fleet.members.values())
+        apart = sum(member.apart for member in fleet.members.values())
         return now >= fleet.blocked_until and apart < min(MOST_APART, most)
 
     def keep_warm(self, fleet: Fleet) -> None:
@@ -114,7 +115,7 @@ class Scaler:
         if fleet.blueprint is None:
             return
         now = self._plant.clock()
-        for _ in range(self._plant.functions[fleet.function].spec.min_instances - fleet.counted()):
+        for _ in range(self._plant.functions[fleet.function].spec.min_instances - fleet.present):
             self._lives.launch(fleet, now)
 
     def left(self, fleet: Fleet, now: float, *, came: bool) -> None:
@@ -132,7 +133,7 @@ class Scaler:
         fleet.failures, fleet.blocked_until, fleet.mean = 0, 0.0, None
         self._plant.admission.short[fleet.name] = None
         for member in list(fleet.members.values()):
-            if member.blueprint != fleet.blueprint and member.state in {STARTING, READY} and member.suspect is None:
+            if member.blueprint != fleet.blueprint and member.state in PRESENT and not member.apart:
                 self._lives.retire(member)
                 yield
         self.keep_warm(fleet)

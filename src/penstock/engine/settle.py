@@ -50,7 +50,7 @@ class Settle:
         member = self._plant.members.get(instance.id)
         if member is not None:
             self._lives.ready(member, at)
-            if member.suspect is not None:
+            if member.apart:
                 self._pump.run_suspect(member)
             self._pump.wake()
 
@@ -162,7 +162,7 @@ class Settle:
 
         One that still works after its outcome was given is inside, too: it may be the guilty one.
         """
-        if exit.killed or not member.reads or (inside > 1 and member.suspect is None):
+        if exit.killed or not member.reads or (inside > 1 and not member.apart):
             return Outcome.INTERRUPTED
         return Outcome.CRASHED if exit.overran is None else Outcome.OUT_OF_MEMORY
 
