@@ -131,6 +131,18 @@ def test_applying_again_changes_nothing(tour: Tour) -> None:
     assert tour("apply").exit_code == 0
 
 
+def test_aliases(tour: Tour) -> None:
+    assert tour("alias", "double").stdout.strip() == "It has no aliases."
+    assert tour("alias", "double", "stable", "1").stdout.strip() == "double@stable is version 1 now."
+    assert json.loads(tour("alias", "double", "--json").stdout) == {"stable": 1}
+    assert json.loads(tour("invoke", "double@stable", '{"n": 21}').stdout)["doubled"] == 42
+    assert "stable" in tour("versions", "double").stdout
+    assert tour("alias", "double", "stable", "9").exit_code == 4
+    assert tour("alias", "double", "other").exit_code == 3
+    assert tour("alias", "double", "--remove").exit_code == 2
+    assert tour("alias", "double", "stable", "--remove").stdout.strip() == "Removed double@stable."
+
+
 def test_calling_and_waiting(tour: Tour) -> None:
     assert json.loads(tour("invoke", "double", '{"n": 21}').stdout) == {"doubled": 42, "unit": None}
     assert json.loads(tour("invoke", "-p", "meters", '{"n": 4}').stdout) == {"doubled": 8, "unit": "m"}

@@ -2,14 +2,14 @@
 
 from penstock.domain.errors import NotFound
 from penstock.domain.task import id_of
-from penstock.engine.model import DIRECT
+from penstock.engine.model import DIRECT, direct
 
 
 def pipeline_of(kind: str, name: str) -> str:
     """Return the pipeline that calls to a function or a pipeline go through. Raises `NotFound` for names that are ours."""
     if name.startswith(DIRECT):
         raise NotFound(kind.removesuffix("s"), name)
-    return DIRECT + name if kind == "functions" else name
+    return direct(name) if kind == "functions" else name
 
 
 def task_id_of(name: str) -> int:

@@ -21,7 +21,7 @@ from penstock.domain.settings import redact
 from penstock.domain.task import ENDED, Outcome, State, name_of
 from penstock.engine.configuration import Applied, Deployed
 from penstock.engine.engine import Engine
-from penstock.engine.model import DIRECT, READY, STARTING, Source
+from penstock.engine.model import DIRECT, READY, STARTING, Source, function_of
 from penstock.engine.outlook import Expected
 from penstock.store.protocol import Change, Line, StoredAttempt, StoredObject, StoredTask, Version
 
@@ -164,12 +164,13 @@ def _environment_view(environment: Environment) -> View:
     return {"digest": environment.digest, "packages": environment.packages, "seconds": environment.seconds}
 
 
-def version_view(version: Version, environment: Environment | None) -> View:
+def version_view(version: Version, environment: Environment | None, aliases: Mapping[str, int]) -> View:
     """Show a version of a function, and the environment that its code runs in, if it asks for one that is there."""
     return {
         "number": version.number,
         "bundle": version.bundle,
         "live": version.live,
+        "aliases": [alias for alias, number in aliases.items() if number == version.number],
         "previous": version.previous,
         "created": moment(version.created),
         "environment": None if environment is None else _environment_view(environment),
@@ -212,7 +213,7 @@ def task_view(engine: Engine, stored: StoredTask, running: Collection[int] | Non
     return {
         "id": name_of(stored.id),
         "pipeline": None if direct else stored.pipeline,
-        "function": stored.pipeline[1:] if direct else _function_of(engine, stored.pipeline),
+        "function": function_of(stored.pipeline) if direct else _function_of(engine, stored.pipeline),
         "state": state.value,
         "outcome": None if stored.outcome is None else stored.outcome.value,
         "attempts": stored.attempts,

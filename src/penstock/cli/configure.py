@@ -1,13 +1,11 @@
-"""Commands that change what there is: deploy, rollback, apply, diff, rm, pause, drain and resume."""
+"""Commands that change what there is: apply, diff, rm, pause, drain and resume."""
 
-import contextlib
-import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,9 +14,9 @@ from penstock.cli.common import AsJson, connect
 from penstock.cli.config import Configuration, read_configuration
 from penstock.cli.exits import Exit, Refused, report
 from penstock.cli.names import Kind, only_one
-from penstock.cli.output import counted, err, note, print_json, say
+from penstock.cli.output import err, note, print_json, say
 from penstock.cli.plan import show_plan
-from penstock.client import Client, Deployed, InvalidSettings, NotFound, Plan
+from penstock.client import Client, InvalidSettings, NotFound, Plan
 
 
 class Leftover(StrEnum):
@@ -29,87 +27,12 @@ class Leftover(StrEnum):
     DISCARD = "discard"
 
 
-REQUIREMENTS = ("requirements.txt", "pyproject.toml")
-"""Where code names its packages."""
-
 _LEAST_PAUSE, _MOST_PAUSE = 0.1, 1.0
 """Seconds between two looks at what is left."""
 
 File = Annotated[Path, typer.Argument(help="The configuration, in YAML or JSON.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Remove what the file does not name.")]
 Tasks = Annotated[Leftover, typer.Option(help="What becomes of the tasks of removed pipelines.")]
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise typer.BadParameter(f"'{text}' is not NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
-def deploy(
-    ctx: typer.Context,
-    function: Annotated[str, typer.Argument(help="The function's name.")],
-    path: Annotated[Path, typer.Argument(help="Its code: a file, a folder or a zip.")] = Path(),
-    handler: Annotated[
-        str | None, typer.Option(help='What is called, as "module:name". Needed for a new function.')
-    ] = None,
-    settings: Annotated[
-        list[Any] | None,
-        typer.Option("--set", parser=_setting, metavar="NAME=VALUE", help="Another setting; may be repeated."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make code the live version of a function; settings make the function, or change those that it has."""
-    wanted = dict(settings or ()) | ({"handler": handler} if handler else {})
-    with connect(ctx) as client, _installing(path):
-        try:
-            deployed = client.function(function).deploy(path, **wanted)
-        except (ValueError, OSError) as error:
-            if isinstance(error, OSError) and error.filename is None:
-                raise
-            words = f"{error.filename}: {error.strerror}." if isinstance(error, OSError) else str(error)
-            raise Refused(words, Exit.USAGE) from error
-    _show_live(deployed, as_json=as_json)
-
-
-@contextlib.contextmanager
-def _installing(path: Path) -> Iterator[None]:
-    """Tell what a deploy may be waiting for."""
-    found = [name for name in REQUIREMENTS if (path / name).is_file()]
-    if found:
-        note(f"Packages that {found[0]} names are installed on the server first, unless they are there already.")
-    columns = (SpinnerColumn(), TextColumn("deploying"), TimeElapsedColumn())
-    with Progress(*columns, console=err(), transient=True, disable=not sys.stderr.isatty()) as progress:
-        progress.add_task("", total=None)
-        yield
-
-
-def rollback(
-    ctx: typer.Context,
-    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's name.")],
-    to: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The version. (default: what the live one took over from)")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make an earlier version of a function live again, with the settings that it had."""
-    with connect(ctx) as client:
-        _show_live(client.function(function).rollback(to), as_json=as_json)
-
-
-def _show_live(deployed: Deployed, *, as_json: bool) -> None:
-    if as_json:
-        print_json(deployed)
-    else:
-        say(f"{deployed.function}: version {deployed.version} is live (bundle {deployed.bundle[:12]}).")
-        made = deployed.environment
-        if made is not None:
-            how = f"was made in {made['seconds']:.1f} s" if made["fresh"] else "was there"
-            say(f"Its environment {how}: {counted(made['packages'], 'package')} ({made['digest'][:12]}).")
 
 
 def diff(

@@ -1,4 +1,4 @@
-"""Commands that show what there is: ls, show and versions."""
+"""Commands that show what there is: ls and show."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -10,10 +10,10 @@ import typer
 from penstock.cli.common import AsJson, connect
 from penstock.cli.exits import Exit, Refused
 from penstock.cli.names import find
-from penstock.cli.output import ago, brief, counted, details, expected, print_json, say, table, when
+from penstock.cli.output import ago, brief, details, expected, print_json, say, table, when
 from penstock.cli.plan import flatten
 from penstock.cli.work import took
-from penstock.client import Function, Limit, Pipeline, Task, Version
+from penstock.client import Function, Limit, Pipeline, Task
 
 STATES = ("delayed", "queued", "running", "dead", "done")
 
@@ -207,34 +207,3 @@ def _learned(learned: dict[str, Any]) -> str:
 
 def _instances_of(function: Function) -> str:
     return ", ".join(f"{count} {state}" for state, count in function.instances.items() if count) or "none"
-
-
-def versions(
-    ctx: typer.Context,
-    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's name.")],
-    as_json: AsJson = False,
-) -> None:
-    """List a function's versions."""
-    with connect(ctx) as client:
-        found = client.function(function).versions()
-    if as_json:
-        print_json(found)
-        return
-    rows = [
-        (
-            each.number, "live" if each.live else "", each.bundle[:12], _environment(each), each.previous or "",
-            ago(each.created),
-        )
-        for each in found
-    ]  # fmt: skip
-    table(
-        "",
-        ("version", "", "bundle", "environment", "took over from", "created"),
-        rows,
-        "It has no code yet. `penstock deploy` brings some.",
-    )
-
-
-def _environment(version: Version) -> str:
-    made = version.environment
-    return "" if made is None else f"{made['digest'][:12]} ({counted(made['packages'], 'package')})"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
-from penstock.cli import configure, dead, listing, logs, server, work
+from penstock.cli import code, configure, dead, listing, logs, server, work
 from penstock.cli.common import Target
 from penstock.cli.exits import EPILOG, Commands
 
@@ -44,9 +44,10 @@ def penstock(
 PANELS = {
     "Server": (server.up, server.status),
     "Code and configuration": (
-        configure.deploy,
-        configure.rollback,
-        listing.versions,
+        code.deploy,
+        code.rollback,
+        code.alias,
+        code.versions,
         configure.apply,
         configure.diff,
         configure.rm,

@@ -215,6 +215,13 @@ class FunctionHandle:
         """
         return self._client._run(calls.rollback(self.name, version))
 
+    def alias(self, name: str, version: int | None) -> Function:
+        """Let an alias point at a version (None: take it away); calls and pipelines that name it follow at once.
+
+        Raises InvalidSettings if there is no such version, or if pipelines use an alias that is to go.
+        """
+        return self._client._run(calls.patch_function(self.name, {"aliases": {name: version}}))
+
     def versions(self) -> list[Version]:
         """Return the function's versions."""
         return self._client._run(calls.list_versions(self.name))

@@ -159,12 +159,14 @@ class Deployed:
 class Version:
     """Tell of one immutable version of a function; `previous` is the one that it took over from, where a rollback leads.
 
+    `aliases` are the names that point at it now.
     `environment` tells of its packages as in `Deployed`; None if it names none, or they are not installed now.
     """
 
     number: int
     bundle: str
     live: bool
+    aliases: list[str] = field(default_factory=list)
     created: datetime | None = None
     previous: int | None = None
     environment: dict[str, Any] | None = None

@@ -36,6 +36,8 @@ MAX_CONTEXT: Final = 64 * 1024
 
 DAY: Final = 86_400.0
 
+ALIAS_HINT: Final = "use up to 50 letters, digits, '_' and '-', a letter first"
+
 _INTEGERS: Final = range(-(2**63), 2**64)
 _HANDLER_HINT: Final = "write module:callable, such as tasks:handler"
 
@@ -194,6 +196,36 @@ def names(value: object) -> list[str]:
     if places:
         raise problems(places)
     return list(value)
+
+
+def aliases(value: object) -> dict[str, int]:
+    """Check a mapping of names, which are no numbers, to numbers of versions."""
+    if not isinstance(value, dict):
+        raise problem(f"must be a mapping of names to versions, not {_kind(value)}", "such as {stable: 3}")
+    places = []
+    for alias, number in value.items():
+        if not is_alias(alias):
+            places.append(Place(part_of(alias), "cannot be an alias", ALIAS_HINT))
+        elif isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 10**9:
+            places.append(Place(part_of(alias), f"must be the number of a version, not {shown(number)}", ""))
+    if places:
+        raise problems(places)
+    return dict(value)
+
+
+def version(value: object) -> int | str:
+    """Check what a version is named by: its number, or an alias."""
+    if isinstance(value, str) and is_alias(value):
+        return value
+    if isinstance(value, str):
+        meant = f"did you mean {value}?" if fullmatch(r"\d{1,9}", value, ASCII) else ALIAS_HINT
+        raise problem(f"must be the number of a version or an alias, not {shown(value)}", meant)
+    return whole(1, 10**9)(value)
+
+
+def is_alias(name: object) -> bool:
+    """Tell whether something can be the name of an alias."""
+    return isinstance(name, str) and fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,49}", name, ASCII) is not None
 
 
 # what handlers are given ----------------------------------------------------------------------------------------------

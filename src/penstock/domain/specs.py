@@ -89,6 +89,7 @@ class FunctionSpec:
     concurrency: int | None = None
     source: str | None = None
     reserved_concurrency: int = 0
+    aliases: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def slots(self) -> int:
@@ -109,8 +110,9 @@ class PipelineSpec:
     """Describe a pipeline. Durations are in seconds, `max_payload` in bytes, `backoff` is (first, longest) wait.
 
     `params` is the bytes of a JSON object and `env` what its own instances get besides the function's; both hold secrets
-    in clear. `timeout` None takes the function's, `version` None the live one, `batch` None calls the handler for each task,
-    `dedup` None remembers keys as long as the store does. `debounce` is (wait, longest wait of a first one).
+    in clear. `timeout` None takes the function's; `version` is a number, an alias, or None for the live one; `batch` None
+    calls the handler for each task, `dedup` None remembers keys as long as the store does. `debounce` is (wait, longest wait
+    of a first one).
     """
 
     name: str
@@ -134,7 +136,7 @@ class PipelineSpec:
     remove_when_empty: bool = False
     timeout: float | None = None
     weight: float = 1.0
-    version: int | None = None
+    version: int | str | None = None
     batch: BatchSpec | None = None
 
 
@@ -160,6 +162,7 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         rates=rate_specs(get("rate")),
         concurrency=get("concurrency"),
         reserved_concurrency=get("reserved_concurrency", 0),
+        aliases=get("aliases", {}),
     )
 
 

@@ -135,6 +135,7 @@ class FunctionSettings(Written):
     idle_timeout: Annotated[str, BeforeValidator(checks.duration(0, 7 * checks.DAY))] = "1m"
     on_timeout: Literal["wait", "kill"] = "wait"
     source: Folder | None = None
+    aliases: Annotated[dict[str, int], BeforeValidator(checks.aliases)] = Field(default_factory=dict)
     limits: Names = Field(default_factory=list)
     rate: Rates | None = None
     concurrency: Concurrency | None = None
@@ -194,7 +195,7 @@ class PipelineSettings(Written):
     remove_when_empty: bool = False
     timeout: Timeout | None = None
     weight: Annotated[int | float, BeforeValidator(checks.weight)] = 1
-    version: Annotated[int, BeforeValidator(checks.whole(1, 10**9))] | None = None
+    version: Annotated[int | str, BeforeValidator(checks.version)] | None = None
     description: Description = ""
 
     @field_validator("batch")

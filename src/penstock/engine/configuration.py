@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from weakref import WeakValueDictionary
 
-from penstock.domain.ceilings import reservation_mistakes
-from penstock.domain.errors import BadRequest, Conflict, InvalidSettings, Mistake, NotFound, PenstockError
+from penstock.domain.errors import BadRequest, NotFound, PenstockError
 from penstock.domain.mistakes import nearest
 from penstock.domain.plan import Plan, Step, plan_in_steps, plan_removal_in_steps
 from penstock.domain.settings import Configuration, Kind, merge, redact, validate_in_steps, validate_one_in_steps
 from penstock.domain.task import State
 from penstock.engine.bell import Bell
+from penstock.engine.feasible import Feasible
 from penstock.engine.objects import SettingsByKey, SettingsByName
-from penstock.engine.versions import Flip, Versions, settings_of_version
+from penstock.engine.versions import Flip, Versions, settings_beside_versions, settings_of_version
 from penstock.store.protocol import Change, StoredObject, Write
 
 if TYPE_CHECKING:
@@ -43,8 +42,6 @@ SLICE: Final = 0.002
 
 LATER: Final = 1.0
 """Seconds until what the store did not take of a removal is tried again."""
-
-_ABOUT_CEILINGS: Final = frozenset({"reserved_concurrency", "scope"})
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +80,7 @@ class Configurer:
         self._versions = Versions(plant, reconciler)
         self._known = {kind: SettingsByName(objects) for kind, objects in reconciler.objects.items()}
         self._current = SettingsByKey(reconciler.objects)
+        self._feasible = Feasible(plant, self._known)
         self._lock = asyncio.Lock()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of deploys, by function
         self._jobs: set[asyncio.Task[None]] = set()
@@ -108,7 +106,7 @@ class Configurer:
         async with self._lock:
             wanted = await _in_slices(validate_in_steps(document, self._known))
             plan = await _in_slices(plan_in_steps(self._current, wanted, prune))
-            await self._check(plan)
+            await _in_slices(self._feasible.check(plan))
             return Applied(plan, [] if dry_run else await self._carry_out(plan, tasks))
 
     async def put(self, kind: Kind, name: str, settings: object) -> StoredObject:
@@ -127,7 +125,7 @@ class Configurer:
         """Remove one object; `tasks` says what becomes of a pipeline's."""
         async with self._lock:
             plan = await _in_slices(plan_removal_in_steps(self._current, kind, name))
-            await self._check(plan)
+            await _in_slices(self._feasible.check(plan))
             await self._carry_out(plan, tasks)
 
     def lookup(self, kind: Kind, name: str) -> StoredObject:
@@ -140,7 +138,7 @@ class Configurer:
     async def _put(self, kind: Kind, name: str, settings: object) -> StoredObject:
         clean = await _in_slices(validate_one_in_steps(kind, name, settings, self._known))
         plan = await self._plan_one(kind, name, clean)
-        await self._check(plan)
+        await _in_slices(self._feasible.check(plan))
         await self._carry_out(plan, "refuse")
         return self.lookup(kind, name)
 
@@ -192,16 +190,16 @@ class Configurer:
             there = await self._versions.look_up(function, number)
             environment = await self._versions.furnish(function, there.version.bundle)
             async with self._lock:
-                source = self.lookup("function", function).settings.get("source")
+                beside = settings_beside_versions(self.lookup("function", function).settings)
                 flip = await self._versions.find(function, number)
-                settings = {**flip.version.settings, **({} if source is None else {"source": source})}
+                settings = {**flip.version.settings, **beside}
                 steps = validate_one_in_steps("function", function, settings, self._known)
                 return Deployed(await self._make_live(flip, await _in_slices(steps)), environment)
 
     async def _make_live(self, flip: Flip, settings: Mapping[str, Any]) -> Version:
         try:
             plan = await self._plan_one("function", flip.version.function, settings)
-            await _in_slices(self._check_reservations(plan))
+            await _in_slices(self._feasible.check(plan))
             await self._write(plan.steps, [flip])
         except PenstockError:
             self._versions.forget(flip)
@@ -219,8 +217,10 @@ class Configurer:
             for pipe in closed:  # what is sent from now on is refused, not taken and then discarded
                 pipe.closed = True
             steps: Sequence[Step] = plan.steps
-            if draining := self._check_removals(plan, tasks):
-                steps = [self._drain(one) if one.name in draining and one.kind == "pipeline" else one for one in steps]
+            if (
+                busy := self._feasible.busy(plan, refuse=tasks == "refuse", drain=tasks == "drain")
+            ) and tasks == "drain":
+                steps = [self._drain(one) if one.name in busy and one.kind == "pipeline" else one for one in steps]
             for step in steps:
                 function = self._plant.functions.get(step.name) if step.kind == "function" else None
                 live = None if function is None else function.live
@@ -230,6 +230,8 @@ class Configurer:
                     and settings_of_version(step.settings) != live.settings
                 ):
                     flips.append(await self._versions.make(step.name, live.bundle, step.settings))
+                if function is not None and step.settings is not None:
+                    await self._versions.revive(function, step.settings.get("aliases", {}))
             return await self._write(steps, flips)
         except PenstockError:
             for flip in flips:
@@ -238,70 +240,6 @@ class Configurer:
         finally:
             for pipe in closed:
                 pipe.closed = False
-
-    async def _check(self, plan: Plan) -> None:
-        """Refuse what the present state does not let come true. Raises `InvalidSettings`."""
-        await _in_slices(self._check_pins(plan))
-        await _in_slices(self._check_reservations(plan))
-
-    def _check_pins(self, plan: Plan) -> Generator[None, None, None]:
-        """Refuse pins to versions that there are not. Raises `InvalidSettings`."""
-        mistakes = []
-        for step in plan.steps:
-            yield
-            pin = step.settings.get("version") if step.kind == "pipeline" and step.settings is not None else None
-            if step.settings is None or pin is None:
-                continue
-            function = self._plant.functions.get(step.settings["function"])
-            versions = () if function is None else function.versions
-            if pin not in versions:
-                known = ", ".join(map(str, versions)) or "none yet"
-                name = step.settings["function"]
-                mistakes.append(
-                    Mistake(f"pipelines.{step.name}.version", f"'{name}' has no version {pin}", f"known are {known}")
-                )
-        if mistakes:
-            raise InvalidSettings(mistakes)
-
-    def _check_reservations(self, plan: Plan) -> Generator[None, None, None]:
-        """Refuse reservations that no ceiling has room for. Raises `InvalidSettings`."""
-        if all(step.kind == "pipeline" for step in plan.steps):
-            return
-        after: dict[str, dict[str, Mapping[str, Any]]] = {"function": {}, "limit": {}}
-        for kind in ("function", "limit"):
-            for name, settings in self._known[kind].items():
-                yield
-                if not _ABOUT_CEILINGS.isdisjoint(settings):
-                    after[kind][name] = settings
-        for step in plan.steps:
-            yield
-            if step.kind in after and step.settings is not None:
-                after[step.kind][step.name] = step.settings
-            elif step.kind in after:
-                after[step.kind].pop(step.name, None)
-        if mistakes := reservation_mistakes(after["function"], after["limit"]):
-            raise InvalidSettings(mistakes)
-
-    def _check_removals(self, plan: Plan, tasks: Removal) -> set[str]:
-        """Return the pipelines that are to go when their work is done. Raises `Conflict` if some have work and may not."""
-        busy = {
-            step.name
-            for step in plan.steps
-            if step.kind == "pipeline" and step.action == "remove" and self._plant.pipes[step.name].busy
-        }
-        if busy and tasks == "refuse":
-            left = Counter({name: self._plant.pipes[name].counts.waiting for name in busy})
-            some = ", ".join(f"'{name}' ({number} waiting)" for name, number in left.most_common(5))
-            raise Conflict(f"Pipelines still have tasks: {some}. Say whether to drain or to discard them.")
-        if (
-            any(step.kind in {"function", "limit"} and step.action == "remove" for step in plan.steps)
-            and tasks == "drain"
-            and busy
-        ):
-            raise Conflict(
-                "A function or limit cannot go before the pipelines that use it have drained. Remove these first."
-            )
-        return busy if tasks == "drain" else set()
 
     def _drain(self, step: Step) -> Step:
         """Return the step that lets a pipeline drain, and then go, in the place of the one that removes it."""

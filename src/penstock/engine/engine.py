@@ -21,7 +21,7 @@ from penstock.engine.intake import Intake
 from penstock.engine.lender import Lender
 from penstock.engine.lives import Lives
 from penstock.engine.loops import Loops
-from penstock.engine.model import DIRECT, Plant
+from penstock.engine.model import Plant
 from penstock.engine.outlook import Expected, Outlook
 from penstock.engine.pruner import Pruner
 from penstock.engine.pump import Pump
@@ -250,8 +250,3 @@ class Engine:
             gate.held_until = -inf
             self.plant.admission.limit(gate)
             self.pump.wake()
-
-    @staticmethod
-    def direct(function: str) -> str:
-        """Return the name of the built-in pipeline for calls of a function itself."""
-        return DIRECT + function

@@ -317,6 +317,15 @@ class Intake:
         pipe = self._plant.pipes.get(name)
         if pipe is None:
             if name.startswith(DIRECT):
-                raise NotFound("function", name[1:], nearest(name[1:], self._plant.functions))
+                raise self._not_callable(name.removeprefix(DIRECT))
             raise NotFound("pipeline", name, nearest(name, (one for one in self._plant.pipes if one[0] != DIRECT)))
         return pipe
+
+    def _not_callable(self, name: str) -> NotFound:
+        """Return the error for a function, or an alias of one, that there is not."""
+        function, at, alias = name.partition(DIRECT)
+        functions = self._plant.functions
+        if not at or function not in functions:
+            return NotFound("function", function, nearest(function, functions))
+        close = nearest(alias, functions[function].spec.aliases)
+        return NotFound("alias", name, close and f"{function}{DIRECT}{close}")

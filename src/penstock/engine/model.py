@@ -29,7 +29,17 @@ PRESENT: Final = frozenset({STARTING, READY})
 """States of instances that count against `max_instances`: one that is on its way out never keeps a new one from starting."""
 
 DIRECT: Final = "@"
-"""Prefix of the built-in pipeline through which calls of a function itself go."""
+"""Prefix of the built-in pipelines through which calls of a function itself go, and what stands before an alias in them."""
+
+
+def direct(function: str, alias: str | None = None) -> str:
+    """Return the name of the built-in pipeline for calls of a function itself, or of what an alias of it points at."""
+    return DIRECT + function if alias is None else f"{DIRECT}{function}{DIRECT}{alias}"
+
+
+def function_of(direct: str) -> str:
+    """Return the function that a built-in pipeline is for."""
+    return direct.removeprefix(DIRECT).partition(DIRECT)[0]
 
 
 @dataclass(slots=True)
@@ -50,6 +60,13 @@ class Function:
     live: Version | None = None
     versions: dict[int, Version] = field(default_factory=dict)
     source: Source = field(default_factory=Source)
+
+    def version(self, name: int | str | None) -> Version | None:
+        """Return the version of a number, that an alias points at, or (None) the live one; None if there is none."""
+        if name is None:
+            return self.live
+        number = self.spec.aliases.get(name) if isinstance(name, str) else name
+        return None if number is None else self.versions.get(number)
 
 
 @dataclass(slots=True)
@@ -153,7 +170,9 @@ class Member:
 
 
 class Fleet:
-    """Hold the instances of one (function, pinned version, environment variables), and find the fullest one that has room.
+    """Hold the instances of one (function, version, environment variables), and find the fullest one that has room.
+
+    `pinned` is the version's number, an alias, or None for the live one.
 
     `name` is also the name of its slots in admission. Members with free slots stand in buckets by how many they have, so
     that choosing and moving cost the same whatever their number.
@@ -164,7 +183,7 @@ class Fleet:
         "mean", "members", "name", "pinned", "present", "progress", "running", "starting", "users",
     )  # fmt: skip
 
-    def __init__(self, name: str, function: str, pinned: int | None, env: Mapping[str, str]) -> None:
+    def __init__(self, name: str, function: str, pinned: int | str | None, env: Mapping[str, str]) -> None:
         self.name = name
         self.function = function
         self.pinned = pinned

@@ -25,7 +25,7 @@ from penstock.domain.settings import (
     pipeline_spec,
 )
 from penstock.domain.task import WAITING, State
-from penstock.engine.model import DIRECT, Fleet, Function, Pipe
+from penstock.engine.model import Fleet, Function, Pipe, direct
 from penstock.engine.objects import Objects
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ class Reconciler:
                 yield from self._spread(name, wide=False)
             self._remove_gate(name)
         elif kind == "function":
-            self._remove_pipeline(DIRECT + name)
+            for alias in (None, *self._plant.functions[name].spec.aliases):
+                self._remove_pipeline(direct(name, alias))
             del self._plant.functions[name]
             if CEILING + name in self._plant.admission.gates:
                 self._remove_gate(CEILING + name)
@@ -156,19 +157,35 @@ class Reconciler:
         if spec.reserved_concurrency or function is not None:
             plant.admission.reserve(spec.name, spec.reserved_concurrency)
         if function is None:
-            plant.functions[spec.name] = Function(spec.name, spec, gates)
-            self._put_pipeline(PipelineSpec(DIRECT + spec.name, spec.name, tier="realtime", attempts=1))
+            function = plant.functions[spec.name] = Function(spec.name, spec, gates)
+            self._put_pipeline(PipelineSpec(direct(spec.name), spec.name, tier="realtime", attempts=1))
+            yield from self._put_aliases(function, {})
             return
         same = function.gates == gates and function.spec.timeout == spec.timeout
         same = same and function.spec.reserved_concurrency == spec.reserved_concurrency
+        aliases = function.spec.aliases
         function.spec, function.gates = spec, gates
         if not same:
             for pipe in [pipe for pipe in plant.pipes.values() if pipe.spec.function == spec.name]:
                 self._put_pipeline(pipe.spec)
                 yield
+        yield from self._put_aliases(function, aliases)
         for fleet in [fleet for fleet in plant.fleets.values() if fleet.function == spec.name]:
             self._scaler.keep_warm(fleet)
             yield
+
+    def _put_aliases(self, function: Function, before: Mapping[str, int]) -> Iterator[None]:
+        """Let calls and pipelines that name an alias go where it points now."""
+        after = function.spec.aliases
+        for alias in [alias for alias in before if alias not in after]:
+            self._remove_pipeline(direct(function.name, alias))
+        for alias in after:
+            if (name := direct(function.name, alias)) not in self._plant.pipes:
+                self._put_pipeline(PipelineSpec(name, function.name, tier="realtime", attempts=1, version=alias))
+        turned = [alias for alias in after if before.get(alias) != after[alias]]
+        for fleet in [one for one in self._plant.fleets.values() if one.function == function.name]:
+            if fleet.pinned in turned:
+                yield from self._turn(fleet, function)
 
     def _put_pipeline(self, spec: PipelineSpec) -> None:
         plant = self._plant
@@ -202,12 +219,12 @@ class Reconciler:
 
     # fleets -------------------------------------------------------------------------------------------------------
     def _fleet(self, spec: PipelineSpec, function: Function) -> Fleet:
-        """Return the fleet that a pipeline's tasks run in: one for each (function, pinned version, environment variables)."""
+        """Return the fleet that a pipeline's tasks run in: one for each (function, pinned version or alias, environment)."""
         name = _fleet_name(spec.function, spec.version, spec.env)
         fleet = self._plant.fleets.get(name)
         if fleet is None:
             fleet = self._plant.fleets[name] = Fleet(name, spec.function, spec.version, spec.env)
-            version = function.live if spec.version is None else function.versions.get(spec.version)
+            version = function.version(spec.version)
             if version is not None:
                 fleet.blueprint = self.blueprint(version, spec.env)
         return fleet
@@ -226,7 +243,8 @@ class Reconciler:
 
     def retire(self, blueprint: Blueprint, env: Mapping[str, str]) -> None:
         """Say that a blueprint is not wanted any more, unless a fleet runs on it: the live version may be pinned as well."""
-        for pinned in (None, blueprint.version):
+        function = self._plant.functions.get(blueprint.function)
+        for pinned in (None, blueprint.version, *(() if function is None else function.spec.aliases)):
             fleet = self._plant.fleets.get(_fleet_name(blueprint.function, pinned, env))
             if fleet is not None and fleet.blueprint == blueprint:
                 return
@@ -254,8 +272,8 @@ class Reconciler:
         function.versions = {version.number: version for version in versions}
         function.live = next((version for version in versions if version.live), None)
         for fleet in self._plant.fleets.values():
-            if fleet.function == name and function.live is not None and fleet.pinned is None:
-                fleet.blueprint = self.blueprint(function.live, fleet.env)
+            if fleet.function == name and (version := function.version(fleet.pinned)) is not None:
+                fleet.blueprint = self.blueprint(version, fleet.env)
 
     def flip(self, flip: Flip) -> Iterator[None]:
         """Make a version the live one for every pipeline that is not pinned, yielding often."""
@@ -264,15 +282,22 @@ class Reconciler:
         function.versions = {one.number: one for one in flip.versions}
         function.live = flip.version
         for fleet in [one for one in plant.fleets.values() if one.function == function.name and one.pinned is None]:
-            old, fleet.blueprint = fleet.blueprint, self.blueprint(function.live, fleet.env)
-            yield from self._scaler.switch(fleet)
-            if old is not None:
-                self.retire(old, fleet.env)
-            self._pump.wake()
-            yield
+            yield from self._turn(fleet, function)
+
+    def _turn(self, fleet: Fleet, function: Function) -> Iterator[None]:
+        """Let a fleet run the version that its pipelines name now."""
+        version = function.version(fleet.pinned)
+        if version is None:  # they are still being read
+            return
+        old, fleet.blueprint = fleet.blueprint, self.blueprint(version, fleet.env)
+        yield from self._scaler.switch(fleet)
+        if old is not None:
+            self.retire(old, fleet.env)
+        self._pump.wake()
+        yield
 
 
-def _fleet_name(function: str, pinned: int | None, env: Mapping[str, str]) -> str:
+def _fleet_name(function: str, pinned: int | str | None, env: Mapping[str, str]) -> str:
     name = function if pinned is None else f"{function}@{pinned}"
     if env:
         name += "#" + hashlib.sha256(json.dumps(env, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from penstock.compute.protocol import Environment
-    from penstock.engine.model import Plant
+    from penstock.engine.model import Function, Plant
     from penstock.engine.reconciler import Reconciler
 
 PREPARE_TIMEOUT: Final = 60.0
@@ -28,9 +28,18 @@ class Flip:
     versions: Sequence[Version]
 
 
+BESIDE: Final = frozenset({"source", "aliases"})
+"""Settings of a function that no version has: where its code comes from, and what its versions are called."""
+
+
 def settings_of_version(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those settings of a function that a version of it has: where its code comes from is not among them."""
-    return {name: value for name, value in settings.items() if name != "source"}
+    """Return those settings of a function that a version of it has."""
+    return {name: value for name, value in settings.items() if name not in BESIDE}
+
+
+def settings_beside_versions(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of a function that stay as they are whatever version is live."""
+    return {name: value for name, value in settings.items() if name in BESIDE}
 
 
 class Versions:
@@ -84,6 +93,15 @@ class Versions:
         if wanted not in known:
             raise NotFound("version", f"{function}:{wanted}")
         return Flip(known[wanted], versions)
+
+    async def revive(self, function: Function, aliases: Mapping[str, int]) -> None:
+        """See that the versions that aliases come to point at still import. Raises `DeployFailed`."""
+        for alias, number in aliases.items():
+            if function.spec.aliases.get(alias) != number:
+                failure = (
+                    f"Version {number} of '{function.name}' does not import any more, and '{alias}' stays where it is"
+                )
+                await self._prepare(function.versions[number], failure)
 
     def forget(self, flip: Flip) -> None:
         """Let go of a version that does not go live after all."""

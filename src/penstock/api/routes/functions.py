@@ -119,7 +119,7 @@ async def rollback(engine: EngineOf, request: Request, name: str) -> Response:
 @router.get("/{name}/versions", responses=problems("not-found"))
 async def list_versions(engine: EngineOf, name: str) -> Response:
     """List a function's versions, oldest first."""
-    engine.configurer.lookup("function", name)
+    aliases = engine.configurer.lookup("function", name).settings.get("aliases", {})
     versions = await engine.plant.store.versions(engine.plant.project_id, name)
     environments = await engine.plant.compute.environments({version.bundle for version in versions})
-    return json_answer({"versions": [version_view(one, environments.get(one.bundle)) for one in versions]})
+    return json_answer({"versions": [version_view(one, environments.get(one.bundle), aliases) for one in versions]})
