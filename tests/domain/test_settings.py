@@ -354,3 +354,22 @@ def test_a_patch_that_is_too_deep_is_refused() -> None:
         patch = {"a": patch}
     with pytest.raises(InvalidSettings, match="deeper than 100 levels"):
         merge({}, patch)
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [
+        ("lambda_function.lambda_handler", "lambda_function:lambda_handler"),
+        ("src/orders/app.handler", "src.orders.app:handler"),
+        ("tasks:Api.handler", None),
+        ("tasks.py", None),
+        ("handler", None),
+        ("../app.handler", None),
+    ],
+)
+def test_a_handler_may_be_named_as_on_aws_lambda(written: str, stored: str | None) -> None:
+    if stored is None:
+        with pytest.raises(InvalidSettings, match="does not name a callable"):
+            validate_one("function", "f", {"handler": written}, {})
+    else:
+        assert validate_one("function", "f", {"handler": written}, {}) == {"handler": stored}

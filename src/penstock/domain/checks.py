@@ -129,11 +129,14 @@ def batch(value: object) -> object:
 
 # texts and names ------------------------------------------------------------------------------------------------------
 def handler(value: object) -> str:
-    """Check "module:callable", dots in the module allowed."""
+    """Check "module:callable", dots in the module allowed, and turn AWS Lambda's "folder/module.callable" into it."""
     if not isinstance(value, str):
         raise problem(f"must be text, not {shown(value)}", _HANDLER_HINT)
     if _is_handler(value):
         return value
+    module, _, name = value.replace("/", ".").rpartition(".")
+    if _is_handler(f"{module}:{name}") and name != "py":
+        return f"{module}:{name}"
     module, _, name = value.replace("/", ".").replace("::", ":").removesuffix(".py").rpartition(":")
     if not module:
         module, _, name = name.rpartition(".")

@@ -4,14 +4,14 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from penstock.runtime.lambdas import ARN, IDENTITY, Identity, log_group, log_stream
 from penstock.runtime.output import Capture, Output
 from penstock.runtime.taking import Taking
 from penstock.runtime.wire import Define, Open
 
 if TYPE_CHECKING:
-    import logging
-
     from penstock.runtime.batches import Tasks
+    from penstock.runtime.tasklog import TaskLog
 
 
 class Place(NamedTuple):
@@ -47,7 +47,7 @@ class Context:
         self._deadline = deadline
         self._taking = taking
         self._params: dict[str, Any] | None = None
-        self._log: logging.LoggerAdapter[logging.Logger] | None = None
+        self._log: TaskLog | None = None
 
     @property
     def function_name(self) -> str:
@@ -73,6 +73,34 @@ class Context:
     def aws_request_id(self) -> str:
         """Return the task's name, under the attribute that AWS Lambda has."""
         return self.task_id
+
+    @property
+    def invoked_function_arn(self) -> str:
+        """Return a name in the form that AWS has for functions; its account and region are made up."""
+        return f"{ARN}{self._place.function}:{self._place.version}"
+
+    @property
+    def log_group_name(self) -> str:
+        """Return the name that the function's log group would have on AWS Lambda."""
+        return log_group(self._place.function)
+
+    @property
+    def log_stream_name(self) -> str:
+        """Return a name for the log stream of this version."""
+        return log_stream(self._place.version)
+
+    @property
+    def identity(self) -> Identity:
+        """Return who called with the identity of an Amazon Cognito user: nobody."""
+        return IDENTITY
+
+    @property
+    def client_context(self) -> None:
+        """Return what AWS's mobile SDK says of its program: nothing."""
+
+    @property
+    def tenant_id(self) -> None:
+        """Return the tenant of an AWS Lambda function that has tenants: none."""
 
     @property
     def pipeline(self) -> str:
@@ -112,7 +140,7 @@ class Context:
         return self._place.tmpdir
 
     @property
-    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
+    def log(self) -> "TaskLog":
         """Return a logger whose records belong to this task."""
         if self._log is None:
             from penstock.runtime.tasklog import logger_for  # noqa: PLC0415 - logging is not for those who do not use it

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import sys
 import traceback
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,10 +16,22 @@ if TYPE_CHECKING:
 MAX_TRACEBACK: Final = 64 * 1024
 MAX_MESSAGE: Final = 16 * 1024
 
+_DIGITS = 100  # of a Decimal that becomes a whole number: 1e999999999 is one, too
 _OURS = (os.path.dirname(os.path.abspath(__file__)) + os.sep, os.path.dirname(importlib.__file__), "<frozen importlib")
 _decode = json.JSONDecoder().decode
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_encode_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+def _encode_other(value: Any) -> Any:
+    """Return what stands in JSON for a value that it has no form of: a number for a Decimal, as on AWS Lambda."""
+    decimal = sys.modules.get("decimal")
+    if decimal is None or not isinstance(value, decimal.Decimal):
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    whole = value.is_finite() and value.adjusted() < _DIGITS and value == value.to_integral_value()
+    return int(value) if whole else float(value)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_encode_other).encode
+_encode_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_encode_other).encode
 
 
 class NotJSON(Exception):

@@ -6,9 +6,17 @@ from penstock.runtime.output import Capture, Output
 from penstock.runtime.wire import LOG
 
 
-def logger_for(output: Output, capture: Capture) -> "logging.LoggerAdapter[logging.Logger]":
+class TaskLog(logging.LoggerAdapter):  # type: ignore[type-arg]  # it can have them from Python 3.11 on
+    """Be a logger that can also be called with a text, as `context.log` can on AWS Lambda."""
+
+    def __call__(self, message: object) -> None:
+        """Log a text."""
+        self.info("%s", message)
+
+
+def logger_for(output: Output, capture: Capture) -> TaskLog:
     """Return a logger whose records are output of one execution, whoever uses it."""
-    return logging.LoggerAdapter(_logger, {"penstock_output": output, "penstock_capture": capture})
+    return TaskLog(_logger, {"penstock_output": output, "penstock_capture": capture})
 
 
 class _Handler(logging.Handler):

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import Any, NoReturn
 
-from penstock.runtime import control, instance, kernel
+from penstock.runtime import control, instance, kernel, lambdas
 from penstock.runtime.cgroups import Version1, Version2
 from penstock.runtime.guards import Guard
 from penstock.runtime.handlers import BadHandler, fork_hazards, is_async, load
@@ -47,16 +47,24 @@ def live(settings: Settings) -> NoReturn:
     sys.path.insert(0, settings.bundle)
     sys.argv = [""]
     replace_streams()
-    find = (lambda: load(settings.handler)) if settings.note else _find_now(line, settings)
+    lambdas.set_variables(settings)
+    find = (lambda: _load(settings)) if settings.note else _find_now(line, settings)
     gc.freeze()
     Zygote(line, settings, find).serve()
     os._exit(0)
 
 
+def _load(settings: Settings) -> Callable[..., Any]:
+    """Import the user's module and return the handler."""
+    handler = load(settings.handler)
+    lambdas.keep_logs()
+    return handler
+
+
 def _find_now(line: socket.socket, settings: Settings) -> Find:
     """Import the user's module; start anew if that leaves what must not be forked. Ends the process if it fails."""
     try:
-        handler = load(settings.handler)
+        handler = _load(settings)
         if is_async(handler):
             import penstock.runtime.coroutines  # noqa: F401, PLC0415 - before the fork, so that instances share it
     except BaseException as error:  # sys.exit in a module, too
