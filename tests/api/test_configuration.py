@@ -26,6 +26,7 @@ def test_a_function_from_settings_to_removal(server: Server) -> None:
     shown = server.get("/v1/functions/life").json()
     assert shown["live"] == shown["versions"] == 3
     assert shown["instances"]["ready"] <= 1
+    assert 0 <= shown["usage"]["request_seconds"] < shown["usage"]["instance_seconds"]
     versions = server.get("/v1/functions/life/versions").json()["versions"]
     assert [(one["number"], one["live"]) for one in versions] == [(1, False), (2, False), (3, True)]
     assert {one["bundle"] for one in versions} == {deployed["bundle"]}

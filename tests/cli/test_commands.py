@@ -219,6 +219,7 @@ class TestListing:
     FUNCTION: ClassVar[dict[str, Any]] = {
         "name": "call_api", "settings": {"handler": "tasks:call_api"}, "live": 2, "versions": 2, "created": T0, "updated": T0,
         "instances": {"ready": 1, "starting": 0, "draining": 0},
+        "usage": {"instance_seconds": 50.0, "request_seconds": 800.0},
     }  # fmt: skip
     PIPELINE: ClassVar[dict[str, Any]] = {
         "name": "customer-a", "settings": {"function": "call_api", "rate": "2/s", "concurrency": 4, "limits": ["provider"]},
@@ -286,7 +287,9 @@ class TestListing:
     def test_show_finds_the_kind(self, run: Run, server: ScriptedServer) -> None:
         server.otherwise = self.answer
         assert "pipeline customer-a" in run("show", "customer-a").stdout
-        assert "version 2 of 2" in run("show", "function/call_api").stdout
+        shown = run("show", "function/call_api").stdout
+        assert "version 2 of 2" in shown
+        assert "800 s of requests in 50 s of instances: 16 for each" in shown
         assert json.loads(run("show", "customer-a", "--json").stdout)["name"] == "customer-a"
         nothing = run("show", "nothing")
         assert nothing.exit_code == 3

@@ -18,6 +18,7 @@ from penstock.engine.deadlines import Deadlines
 from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
 from penstock.engine.lives import Lives
+from penstock.engine.model import Fleet
 from penstock.engine.recorder import Recorder
 from penstock.engine.reserver import Reserver
 from penstock.engine.scheduler import Scheduler
@@ -95,6 +96,19 @@ def forget_concurrency(monkeypatch: pytest.MonkeyPatch) -> None:
 def overfill_instances(monkeypatch: pytest.MonkeyPatch) -> None:
     give = Lives.give
     monkeypatch.setattr(Lives, "give", lambda self, member, count: give(self, member, count + 1))
+
+
+def forget_ages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lives, "_plan_life", lambda self, member: None)
+
+
+def close_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let instances take tasks up to a timeout longer than they may."""
+    monkeypatch.setattr(Fleet, "enter", lambda self, timeout: enter(self, timeout / 2))
+    monkeypatch.setattr(Fleet, "leave", lambda self, timeout: leave(self, timeout / 2))
+
+
+enter, leave = Fleet.enter, Fleet.leave
 
 
 def lose_sends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +203,8 @@ def forget_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
         (forget_dates, "rate of"),
         (forget_concurrency, "concurrency of"),
         (overfill_instances, "at once on"),
+        (forget_ages, "at the age of"),
+        (close_late, "at the age of"),
         (lose_sends, "is lost"),
         (lose_outcomes, "not ended"),
         (charge_throttled, "attempts"),

@@ -5,7 +5,7 @@ leave through `redact` only.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
@@ -21,7 +21,7 @@ from penstock.domain.settings import redact
 from penstock.domain.task import ENDED, Outcome, State, name_of
 from penstock.engine.configuration import Applied, Deployed
 from penstock.engine.engine import Engine
-from penstock.engine.model import DIRECT, READY, STARTING, Source, function_of
+from penstock.engine.model import DIRECT, PRESENT, Function, Member, Source, function_of
 from penstock.engine.outlook import Expected
 from penstock.store.protocol import Change, Line, StoredAttempt, StoredObject, StoredTask, Version
 
@@ -65,9 +65,10 @@ def _learned(gate: Gate | None) -> View | None:
     return {"rate": learned.pace, "concurrency": learned.concurrency}
 
 
-def function_view(engine: Engine, stored: StoredObject, instances: Mapping[str, Mapping[str, int]]) -> View:
-    """Show a function; `instances` comes from `instances_by_function`."""
-    function = engine.plant.functions[stored.name]
+def function_view(engine: Engine, stored: StoredObject, members: Mapping[str, Sequence[Member]]) -> View:
+    """Show a function; `members` comes from `members_by_function`. One in its last phase counts as draining."""
+    function, mine = engine.plant.functions[stored.name], members.get(stored.name, ())
+    states = Counter(member.state if member.state in PRESENT else "draining" for member in mine)
     return {
         "name": stored.name,
         "settings": redact(stored.settings),
@@ -76,9 +77,19 @@ def function_view(engine: Engine, stored: StoredObject, instances: Mapping[str, 
         "source": None if function.spec.source is None else _source_view(function.spec.source, function.source),
         "created": moment(stored.created),
         "updated": moment(stored.updated),
-        "instances": {
-            state: instances.get(stored.name, {}).get(state, 0) for state in ("ready", "starting", "draining")
-        },
+        "instances": {state: states[state] for state in ("ready", "starting", "draining")},
+        "usage": _usage_view(engine, function, mine),
+    }
+
+
+def _usage_view(engine: Engine, function: Function, members: Sequence[Member]) -> View:
+    """Show the seconds that instances have lived and that requests have run in them, those of now included."""
+    now = engine.plant.clock()
+    lived = sum(now - member.born for member in members)
+    ran = sum(now - running.sent for member in members if member.reads for running in member.busy.values())
+    return {
+        "instance_seconds": round(function.usage.instances + lived, 3),
+        "request_seconds": round(function.usage.requests + ran, 3),
     }
 
 
@@ -86,14 +97,11 @@ def _source_view(path: str, source: Source) -> View:
     return {"path": path, "error": source.error, "at": moment(source.at)}
 
 
-def instances_by_function(engine: Engine) -> dict[str, Counter[str]]:
-    """Count each function's instances by state; one that takes nothing new counts as draining."""
-    found: dict[str, Counter[str]] = {}
-    for fleet in engine.plant.fleets.values():
-        states = Counter(
-            member.state if member.state in {READY, STARTING} else "draining" for member in fleet.members.values()
-        )
-        found.setdefault(fleet.function, Counter()).update(states)
+def members_by_function(engine: Engine) -> dict[str, list[Member]]:
+    """Return each function's instances."""
+    found: dict[str, list[Member]] = {}
+    for member in engine.plant.members.values():
+        found.setdefault(member.fleet.function, []).append(member)
     return found
 
 

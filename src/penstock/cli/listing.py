@@ -90,11 +90,12 @@ def _functions_table(functions: Iterable[Function], title: str) -> None:
             each.settings.get("handler"),
             f"version {each.live}" if each.live else "no code yet",
             _instances_of(each),
+            "" if each.saving is None else f"{each.saving:.3g}",
             ago(each.updated),
         )
         for each in functions
     ]
-    columns = ("function", "handler", "live", "instances", "updated")
+    columns = ("function", "handler", "live", "instances", "saving", "updated")
     table(title, columns, rows, "There are no functions. `penstock deploy` makes one.")
 
 
@@ -189,7 +190,7 @@ def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
         }
     elif isinstance(shown, Function):
         live = f"version {shown.live} of {shown.versions}" if shown.live else "no code yet"
-        state = {"live": live, "instances": _instances_of(shown)}
+        state = {"live": live, "instances": _instances_of(shown), "saving": _saving(shown)}
         if shown.source is not None:
             state["deployed from it"] = shown.source["error"] or ("yes" if shown.source["at"] else "not changed since")
     else:
@@ -197,6 +198,14 @@ def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
     if not isinstance(shown, Function) and shown.learned is not None:
         state["learned"] = _learned(shown.learned)
     return state | {"created": shown.created, "updated": shown.updated}
+
+
+def _saving(function: Function) -> str | None:
+    """Return what sharing saves: the seconds that requests ran, and the seconds of instances in which they did."""
+    if function.saving is None:
+        return None
+    ran, lived = function.usage["request_seconds"], function.usage["instance_seconds"]
+    return f"{ran:,.3g} s of requests in {lived:,.3g} s of instances: {function.saving:.3g} for each"
 
 
 def _learned(learned: dict[str, Any]) -> str:

@@ -102,6 +102,13 @@ class Function:
     created: datetime | None = None
     updated: datetime | None = None
     instances: dict[str, int] = field(default_factory=dict)
+    usage: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def saving(self) -> float | None:
+        """Return the request-seconds served in each second of an instance, since the server started; None before the first."""
+        lived = self.usage.get("instance_seconds", 0.0)
+        return self.usage["request_seconds"] / lived if lived else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from penstock.domain.admission import Admission
@@ -23,10 +25,15 @@ if TYPE_CHECKING:
 
 STARTING: Final = "starting"
 READY: Final = "ready"
+LEAVING: Final = "leaving"
+"""In its last phase: it still takes tasks, and is in no new instance's way."""
+
 DRAINING: Final = "draining"
 TAINTED: Final = "tainted"
 PRESENT: Final = frozenset({STARTING, READY})
 """States of instances that count against `max_instances`: one that is on its way out never keeps a new one from starting."""
+TAKING: Final = frozenset({READY, LEAVING})
+"""States of instances that take tasks."""
 
 DIRECT: Final = "@"
 """Prefix of the built-in pipelines through which calls of a function itself go, and what stands before an alias in them."""
@@ -51,6 +58,14 @@ class Source:
 
 
 @dataclass(slots=True)
+class Usage:
+    """Add up, since the server started, the seconds that instances lived and those that handlers ran in them."""
+
+    instances: float = 0.0
+    requests: float = 0.0
+
+
+@dataclass(slots=True)
 class Function:
     """Hold a function as it is configured now; `live` is None until code was deployed."""
 
@@ -60,6 +75,7 @@ class Function:
     live: Version | None = None
     versions: dict[int, Version] = field(default_factory=dict)
     source: Source = field(default_factory=Source)
+    usage: Usage = field(default_factory=Usage)
 
     def version(self, name: int | str | None) -> Version | None:
         """Return the version of a number, that an alias points at, or (None) the live one; None if there is none."""
@@ -142,10 +158,15 @@ class Running:
 class Member:
     """Hold one instance of a fleet. `free` are the slots that admission may fill.
 
-    One that is `apart` is for a single suspected task: it has none of those.
+    One that is `apart` is for a single suspected task: it has none of those. It was launched when it was `born`, takes tasks
+    from when it is `ready` until it `closes`, and `ends` by then; its `turn` is the next moment of its life at which
+    something happens to it. It last `worked` when a task ended in it.
     """
 
-    __slots__ = ("apart", "blueprint", "born", "busy", "fleet", "free", "idle_since", "instance", "reads", "state")
+    __slots__ = (
+        "apart", "blueprint", "born", "busy", "closes", "ends", "fleet", "free", "idle_since", "instance", "reads",
+        "ready", "state", "turn", "worked",
+    )  # fmt: skip
 
     def __init__(self, fleet: Fleet, instance: Instance, born: float, *, apart: bool = False) -> None:
         self.fleet = fleet
@@ -156,7 +177,9 @@ class Member:
         self.reads = False  # it has said that it is ready
         self.free = 0
         self.busy: dict[int, Running] = {}
-        self.idle_since = born
+        self.idle_since = self.ready = born
+        self.closes = self.ends = self.turn = inf
+        self.worked = -inf
         self.apart = apart
         self.become(STARTING)
 
@@ -167,6 +190,10 @@ class Member:
         if not self.apart:
             fleet.starting += (state == STARTING) - (self.state == STARTING)
         self.state = state
+
+    def fits(self, timeout: float, now: float) -> bool:
+        """Say whether a task that starts now ends, with its timeout, within the instance's life."""
+        return now + timeout <= self.ends
 
 
 class Fleet:
@@ -179,11 +206,14 @@ class Fleet:
     """
 
     __slots__ = (
-        "blocked_until", "blueprint", "buckets", "cap", "env", "failures", "function", "idle_timer", "looking", "lowest",
-        "mean", "members", "name", "pinned", "present", "progress", "running", "starting", "users",
+        "blocked_until", "blueprint", "buckets", "cap", "env", "failures", "function", "idle_timer", "last_to_close",
+        "longest", "looking", "lowest", "mean", "members", "name", "pinned", "present", "progress", "running", "starting",
+        "timeouts", "usage", "users", "warmup",
     )  # fmt: skip
 
-    def __init__(self, name: str, function: str, pinned: int | str | None, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, function: str, pinned: int | str | None, env: Mapping[str, str], usage: Usage
+    ) -> None:
         self.name = name
         self.function = function
         self.pinned = pinned
@@ -193,7 +223,12 @@ class Fleet:
         self.present = 0  # members that count against `max_instances`
         self.starting = 0  # those of them that will have slots soon
         self.cap: Cap | None = None  # what kept instances from starting when they were last asked for
+        self.usage = usage
         self.users = 0  # pipelines that run here
+        self.timeouts: Counter[float] = Counter()  # of those, how many have each
+        self.longest = 0.0  # the longest of these
+        self.warmup: float | None = None  # seconds from an instance's launch until it is ready, moving average
+        self.last_to_close = -inf  # when the last of the members closes for its age
         self.buckets: list[dict[int, Member]] = [{}, {}]
         self.lowest = 1
         self.mean: float | None = None  # seconds a task takes, moving average
@@ -203,6 +238,25 @@ class Fleet:
         self.blocked_until = 0.0
         self.looking = False  # a timer will look at what is wanted again
         self.idle_timer: asyncio.TimerHandle | None = None
+
+    def enter(self, timeout: float) -> bool:
+        """Let a pipeline with that timeout run here; say whether it is the longest now."""
+        self.users += 1
+        self.timeouts[timeout] += 1
+        longest, self.longest = self.longest, max(self.longest, timeout)
+        return self.longest != longest
+
+    def leave(self, timeout: float) -> bool:
+        """Let a pipeline with that timeout run here no longer; say whether another is the longest now."""
+        self.users -= 1
+        self.timeouts[timeout] -= 1
+        if self.timeouts[timeout]:
+            return False
+        del self.timeouts[timeout]
+        longest = self.longest
+        if timeout == longest:
+            self.longest = max(self.timeouts, default=0.0)
+        return self.longest != longest
 
     def choose(self) -> Member | None:
         """Take one slot of the fullest member that has a free one."""

@@ -11,7 +11,7 @@ from penstock.compute.protocol import Entry, Run
 from penstock.domain.asks import Lent
 from penstock.domain.errors import PenstockError
 from penstock.domain.queue import key_of
-from penstock.engine.model import READY, Running
+from penstock.engine.model import TAKING, Running
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
@@ -78,6 +78,7 @@ class Pump:
         self._scheduled = False
         plant = self._plant
         now = plant.clock()
+        self._lives.run_once(now)
         if self.halted or plant.store.full:
             self._lend_only(now)
             return
@@ -196,14 +197,15 @@ class Pump:
                 log.warning("The payloads of %d tasks could not be read, and will be later: %s", len(missing), error)
                 await asyncio.sleep(READ_PAUSE)
                 continue
-            if lost := set(missing) - payloads.keys():
+            lost = set(missing) - payloads.keys()
+            if lost and attempt in running.member.busy:  # else the instance is gone, and they wait again
                 self._settle.lost(attempt, running, lost)
         if attempt not in running.member.busy or not running.tasks:
             return
-        if running.member.state != READY:  # it was stopped meanwhile, and takes nothing more
-            self._settle.unsent(attempt, running)
-            return
         running.sent = plant.clock()
+        if running.member.state not in TAKING or not running.member.fits(running.timeout, running.sent):
+            self._settle.unsent(attempt, running)  # its instance was stopped meanwhile, or is too old for it by now
+            return
         running.deadline = running.sent + running.timeout
         self._deadlines.add(attempt, running)
         running.carried = running.tasks

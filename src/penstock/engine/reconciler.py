@@ -171,6 +171,7 @@ class Reconciler:
                 yield
         yield from self._put_aliases(function, aliases)
         for fleet in [fleet for fleet in plant.fleets.values() if fleet.function == spec.name]:
+            self._lives.age(fleet)
             self._scaler.keep_warm(fleet)
             yield
 
@@ -196,14 +197,16 @@ class Reconciler:
         if pipe is None:
             context = PipelineContext(next(self._contexts), spec.name, spec.params)
             pipe = plant.pipes[spec.name] = Pipe(spec, context, fleet, timeout)
-            fleet.users += 1
+            aged = fleet.enter(timeout)
         else:
             if pipe.context.params != spec.params:
                 pipe.context = PipelineContext(next(self._contexts), spec.name, spec.params)
-            fleet.users += 1
+            aged = fleet.enter(timeout)
             old, pipe.fleet = pipe.fleet, fleet
-            pipe.spec, pipe.timeout = spec, timeout
-            self._leave(old)
+            before, pipe.spec, pipe.timeout = pipe.timeout, spec, timeout
+            self._leave(old, before)
+        if aged:
+            self._lives.age(fleet)
         shared = tuple(dict.fromkeys((*spec.limits, *function.gates, *self._wide)))
         plant.admission.configure(spec, fleet.name, shared)
 
@@ -215,7 +218,7 @@ class Reconciler:
             call = plant.calls.get(task.id)
             if call is not None and not call.done():
                 call.set_exception(Conflict(f"The pipeline '{name}' was removed before the call could start."))
-        self._leave(pipe.fleet)
+        self._leave(pipe.fleet, pipe.timeout)
 
     # fleets -------------------------------------------------------------------------------------------------------
     def _fleet(self, spec: PipelineSpec, function: Function) -> Fleet:
@@ -223,16 +226,19 @@ class Reconciler:
         name = _fleet_name(spec.function, spec.version, spec.env)
         fleet = self._plant.fleets.get(name)
         if fleet is None:
-            fleet = self._plant.fleets[name] = Fleet(name, spec.function, spec.version, spec.env)
+            fleet = Fleet(name, spec.function, spec.version, spec.env, function.usage)
+            self._plant.fleets[name] = fleet
             version = function.version(spec.version)
             if version is not None:
                 fleet.blueprint = self.blueprint(version, spec.env)
         return fleet
 
-    def _leave(self, fleet: Fleet) -> None:
-        """Let a fleet go that no pipeline uses any more."""
-        fleet.users -= 1
+    def _leave(self, fleet: Fleet, timeout: float) -> None:
+        """Let a pipeline leave a fleet; one that no pipeline uses any more goes."""
+        aged = fleet.leave(timeout)
         if fleet.users:
+            if aged:
+                self._lives.age(fleet)
             return
         for member in list(fleet.members.values()):
             self._lives.retire(member)

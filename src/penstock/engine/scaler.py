@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from penstock.domain.scaling import PATIENCE, Cap, growth, lacking, worthwhile
-from penstock.engine.model import PRESENT, READY, STARTING
+from penstock.engine.model import STARTING, TAKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ class Scaler:
         if member.state == STARTING:
             return True
         oldest = next(iter(member.busy.values()), None)
-        return member.state == READY and (oldest is None or now - oldest.sent < PATIENCE)
+        return member.state in TAKING and (oldest is None or now - oldest.sent < PATIENCE)
 
     def _look_again(self, fleet: Fleet, delay: float) -> None:
         if fleet.looking:
@@ -133,7 +133,7 @@ class Scaler:
         fleet.failures, fleet.blocked_until, fleet.mean = 0, 0.0, None
         self._plant.admission.short[fleet.name] = None
         for member in list(fleet.members.values()):
-            if member.blueprint != fleet.blueprint and member.state in PRESENT and not member.apart:
+            if member.blueprint != fleet.blueprint and member.state in {STARTING, *TAKING} and not member.apart:
                 self._lives.retire(member)
                 yield
         self.keep_warm(fleet)

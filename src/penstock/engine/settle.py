@@ -86,6 +86,7 @@ class Settle:
             self._lender.end(running, end.finished)
             plant.admission.finish(running.start, end.started)
             taken = end.finished - end.started
+            fleet.usage.requests += taken
             fleet.mean = taken if fleet.mean is None else fleet.mean + 0.05 * (taken - fleet.mean)
             if not running.tasks:
                 continue
@@ -128,6 +129,7 @@ class Settle:
         left = [running for running in member.busy.values() if running.tasks]
         inside = sum(len(running.carried) for running in member.busy.values())
         for attempt, running in member.busy.items():
+            member.fleet.usage.requests += now - (running.started or running.sent) if member.reads else 0.0
             plant.running.pop(attempt, None)
             self._deadlines.remove(attempt, running)
             self._lender.end(running, now)
@@ -191,6 +193,7 @@ class Settle:
         del member.busy[attempt], plant.running[attempt]
         member.fleet.running -= 1
         plant.admission.finish(running.start, None)
+        self._lives.freed(member, 1, plant.clock())
         if plant.pipes.get(running.pipe.spec.name) is running.pipe:  # they did not run: there is no attempt to record
             running.pipe.counts.running -= len(tasks)
             running.pipe.counts.queued += len(tasks)

@@ -24,6 +24,7 @@ class Machine:
         self.processes: dict[int, SimInstance] = {}
         self.attempts: set[int] = set()
         self.slots: dict[int, int] = {}
+        self.ready: dict[int, float] = {}  # by instance: from when on it served
         self.epoch = 0
         self._orphans_live = orphans_live
         self._numbers = 0

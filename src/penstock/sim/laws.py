@@ -151,6 +151,22 @@ def slot_breaches(executions: Iterable[Execution], slots: Mapping[int, int]) -> 
     ]
 
 
+def age_breaches(
+    executions: Iterable[Execution], ready: Mapping[int, float], runtimes: Mapping[str, float]
+) -> list[str]:
+    """Check that no instance was given a task whose timeout its life had no room for; `ready` says since when each lived."""
+    found = []
+    for execution in executions:
+        most = runtimes.get(execution.function, inf)
+        age = execution.sent - ready.get(execution.instance, execution.sent)
+        if age + execution.timeout > most + 1e-9:
+            found.append(
+                f"task {execution.task:016x} was given to instance {execution.instance} at the age of {age:g} s: with its "
+                f"timeout of {execution.timeout:g} s that is more than {most:g} s"
+            )
+    return found
+
+
 def size_breaches(executions: Iterable[Execution], sizes: Mapping[str, int]) -> list[str]:
     """Check that no call of a handler had more tasks than its pipeline ever allowed."""
     return [

@@ -166,6 +166,7 @@ class SimInstance:
             return
         self._booted = True
         machine = self._machine
+        machine.ready[self.id] = machine.now()
         machine.ledger.note(machine.now(), f"{self}: ready")
         if self._handler.lifetime is not None:
             died = Exit(None, 11, killed=False, detail="segmentation fault")

@@ -204,8 +204,8 @@ def _function(rng: random.Random, limits: list[str]) -> Settings:
         "idle_timeout": rng.choice(["0s", "1s", "10s"]),
         "on_timeout": rng.choice(["wait", "kill"]),
     }
-    if rng.random() < 0.3:
-        settings["max_runtime"] = rng.choice(["6s", "15s"])
+    if rng.random() < 0.4:
+        settings["max_runtime"] = rng.choice(["6s", "6s", "15s"])
     if rng.random() < 0.2 and settings["max_parallel_requests"] < 2:
         settings["reuse"] = False
     if rng.random() < 0.5:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from penstock.domain.task import ENDED, RETRIED, Outcome, State
+from penstock.domain.units import parse_duration
 from penstock.engine.pump import INLINE
 from penstock.sim import laws
 from penstock.sim.diary import Called, Sending
@@ -44,6 +45,7 @@ def verdict(world: World) -> list[str]:
     found = [*world.ledger.breaches, *world.diary.surprises, *world.diary.left]
     found += _limits(world)
     found += laws.slot_breaches(world.ledger.executions, world.machine.slots)
+    found += laws.age_breaches(world.ledger.executions, world.machine.ready, _runtimes(world))
     found += laws.size_breaches(world.ledger.executions, world.diary.sizes)
     found += laws.overlap_breaches(world.ledger)
     found += _pauses(world)
@@ -55,6 +57,12 @@ def verdict(world: World) -> list[str]:
     if world.machine.processes:
         found.append(f"processes are left after a clean stop: {list(world.machine.processes.values())}")
     return found
+
+
+def _runtimes(world: World) -> dict[str, float]:
+    """Return how long an instance of each function may live, of those that say so."""
+    written = {name: one.get("max_runtime") for name, one in world.scenario.functions.items()}
+    return {name: parse_duration(most) for name, most in written.items() if most is not None}
 
 
 # limits and pauses ----------------------------------------------------------------------------------------------------

@@ -476,7 +476,7 @@ class World:
             least = plant.functions[fleet.function].spec.min_instances
             if free != given:
                 found.append(f"admission has {given} slots of {fleet.name}, its instances {free}")
-            if len(fleet.members) > least:
+            if fleet.present > least or len(fleet.members) > 2 * least:  # some may be about to be replaced
                 found.append(f"{len(fleet.members)} instances of {fleet.name} are left, {least} are wanted")
 
 

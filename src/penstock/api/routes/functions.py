@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from penstock.api.exchange import decode_json, not_understood
 from penstock.api.routes.common import After, Document, EngineOf, Limit, json_answer, page_of, problems, raw_body, takes
-from penstock.api.views import View, function_view, instances_by_function, live_view, version_view
+from penstock.api.views import View, function_view, live_view, members_by_function, version_view
 from penstock.engine.engine import Engine
 
 router = APIRouter(prefix="/v1/functions", tags=["functions"])
@@ -28,7 +28,7 @@ _rollback = msgspec.json.Decoder(Rollback)
 
 
 def _view(engine: Engine, name: str) -> View:
-    return function_view(engine, engine.configurer.lookup("function", name), instances_by_function(engine))
+    return function_view(engine, engine.configurer.lookup("function", name), members_by_function(engine))
 
 
 @router.get("")
@@ -36,8 +36,8 @@ async def list_functions(engine: EngineOf, after: After = "", limit: Limit = 100
     """List functions, by name."""
     objects = engine.reconciler.objects["function"]
     names, following = page_of(objects, after, limit)
-    instances = instances_by_function(engine)
-    functions = [function_view(engine, objects[name], instances) for name in names]
+    members = members_by_function(engine)
+    functions = [function_view(engine, objects[name], members) for name in names]
     return json_answer({"functions": functions, "next": following})
 
 
