@@ -105,6 +105,20 @@ def rest_sync(event: dict[str, Any]) -> None:
     record(event["i"], start)
 
 
+def doze(event: dict[str, Any], context: Any = None) -> None:  # noqa: ARG001
+    """Take the seconds that the task asks for, and note it; also the task of the peers that call a plain function."""
+    start = time.monotonic()
+    time.sleep(event["seconds"])
+    record(event["i"], start)
+
+
+async def doze_async(event: dict[str, Any], context: Any = None) -> None:  # noqa: ARG001
+    """Take the seconds that the task asks for on an event loop, and note it."""
+    start = time.monotonic()
+    await asyncio.sleep(event["seconds"])
+    record(event["i"], start)
+
+
 class ServiceError(Exception):
     """Carry an HTTP response, as the exceptions of HTTP libraries do."""
 

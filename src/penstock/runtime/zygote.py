@@ -24,6 +24,7 @@ from penstock.runtime.guards import Guard
 from penstock.runtime.handlers import BadHandler, fork_hazards, is_async, load
 from penstock.runtime.output import replace_streams
 from penstock.runtime.polling import Polling
+from penstock.runtime.rehearsal import rehearse
 from penstock.runtime.results import encode_exception
 from penstock.runtime.settings import Settings
 
@@ -49,6 +50,7 @@ def live(settings: Settings) -> NoReturn:
     replace_streams()
     lambdas.set_variables(settings)
     find = (lambda: _load(settings)) if settings.note else _find_now(line, settings)
+    rehearse(settings)
     gc.freeze()
     Zygote(line, settings, find).serve()
     os._exit(0)
