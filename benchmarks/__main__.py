@@ -27,6 +27,7 @@ PROGRAMS = (
     "scale",
     "throughput",
     "latency",
+    "invoke",
     "coldstart",
     "idle",
     "update",

@@ -66,6 +66,11 @@ def noop_batch(events: list[dict[str, Any]], context: Any) -> None:  # noqa: ARG
     append(b"".join([RECORD.pack(event["i"], now, now) for event in events]))
 
 
+def same(event: Any, context: Any) -> Any:  # noqa: ARG001
+    """Return what came in."""
+    return event
+
+
 async def echo(event: Any, context: Any) -> Any:  # noqa: ARG001
     """Return what came in."""
     return event
