@@ -28,6 +28,7 @@ from penstock.api.lobby import Lobby
 from penstock.api.rest import make_rest
 from penstock.artifacts.bundles import Bundles
 from penstock.compute.local import LocalCompute
+from penstock.compute.protocol import Compute
 from penstock.domain.errors import PenstockError
 from penstock.engine.engine import Engine
 from penstock.links.sources import Sources
@@ -60,9 +61,9 @@ class Running:
     lobby: Lobby
 
 
-def serve(data: Path, host: str, port: int, ready: Callable[[str, str], None]) -> None:
-    """Run a server until SIGINT or SIGTERM; `ready` is called with its URL, and by what means memory limits are
-    enforced here, when it listens.
+def serve(data: Path, host: str, port: int, ready: Callable[[str, list[str]], None]) -> None:
+    """Run a server until SIGINT or SIGTERM; `ready` is called when it listens, with its URL, and with sentences that say what
+    instances are kept in by this machine.
 
     Raises `Locked` if another server has the data directory, `OSError` if nothing can listen at the port.
     """
@@ -75,14 +76,26 @@ def serve(data: Path, host: str, port: int, ready: Callable[[str, str], None]) -
         runner.run(_serve(data, host, port, ready))
 
 
-async def _serve(data: Path, host: str, port: int, ready: Callable[[str, str], None]) -> None:
+async def _serve(data: Path, host: str, port: int, ready: Callable[[str, list[str]], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with build(data, host, port) as running:
-        ready(running.url, running.engine.plant.compute.enforcement)
+        ready(running.url, _promises(running.engine.plant.compute))
         await stop.wait()
+
+
+def _promises(compute: Compute) -> list[str]:
+    """Return by what means this machine keeps instances within their memory and their sandbox."""
+    sandbox = compute.isolation("standard")
+    promises = [f"Memory limits of instances are enforced by {compute.enforcement}."]
+    if sandbox.by:
+        promises.append(f"Functions run in a sandbox ({sandbox.level}): {', '.join(sandbox.by)}.")
+    promises += [
+        f"Not in that sandbox, as this machine lacks it: {part} ({why})." for part, why in sandbox.missing.items()
+    ]
+    return promises
 
 
 @contextlib.asynccontextmanager
@@ -93,7 +106,9 @@ async def build(data: Path, host: str = "127.0.0.1", port: int = 0) -> AsyncIter
         url = _url_of(listening)
         token = _token_in(data)
         bundles = Bundles(data / "bundles")
-        engine = Engine(SqliteStore(data), LocalCompute(data / "instances", bundles.path), bundles, boot=_boot())
+        engine = Engine(
+            SqliteStore(data), LocalCompute(data / "instances", bundles.path, private=data), bundles, boot=_boot()
+        )
         lobby = Lobby()
         names = [name.strip() for name in os.environ.get(HOSTS, "").split(",") if name.strip()]
         front = Front(engine, Doorman(token, host, names), lobby, make_rest(engine, lobby))

@@ -179,7 +179,7 @@ def test_a_removal_is_undone_by_resuming(server: Server, name: str) -> None:
 
 
 def test_draining_outlives_the_server(tmp_path: Path) -> None:
-    first = Server(tmp_path)
+    first = Server(tmp_path / "data")
     try:
         first.deploy("echo")
         first.deploy("waits")
@@ -191,7 +191,7 @@ def test_draining_outlives_the_server(tmp_path: Path) -> None:
         assert first.post("/v1/pipelines/goes/tasks", {}).code == "conflict"
     finally:
         first.close()
-    second = Server(tmp_path)
+    second = Server(tmp_path / "data")
     try:
         assert second.post("/v1/pipelines/kept/tasks", {}).code == "conflict"
         assert second.post("/v1/pipelines/goes/tasks", {}).code == "conflict"

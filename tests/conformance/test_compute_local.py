@@ -185,7 +185,6 @@ def test_close_wipes_every_folder(run: Exercise, tmp_path: Path) -> None:
         await one(compute, heard, "place")
 
     run(body)
-    assert not list((tmp_path / "compute" / "instances").iterdir())
     assert not list((tmp_path / "compute" / "zygotes").iterdir())
 
 
@@ -566,7 +565,7 @@ def test_nothing_of_a_killed_server_is_left_when_the_next_one_is_open(tmp_path: 
         compute = LocalCompute(home, lambda _: bundle)
         await compute.open(Heard())
         assert not [pid for pid in pids if is_alive(pid)]
-        assert not list((home / "instances").iterdir())
+        assert not list((home / "zygotes").iterdir())
         await compute.close()
 
     asyncio.run(main())

@@ -212,6 +212,32 @@ def test_a_function_in_full() -> None:
     )  # fmt: skip
 
 
+def test_a_sandbox_in_full() -> None:
+    written = {"handler": "a:b", "sandbox": "standard", "network": False, "writable": "/srv//reports/"}
+    stored = validate_one("function", "f", written, {})
+    assert stored == written | {"writable": ["/srv/reports"]}
+    spec = function_spec("f", stored)
+    assert (spec.sandbox, spec.network, spec.writable) == ("standard", False, ("/srv/reports",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "says"),
+    [
+        ({"sandbox": "loose"}, "functions.f.sandbox", "standard"),
+        ({"sandbox": "off", "network": False}, "functions.f.network", "without a sandbox"),
+        ({"sandbox": "off", "writable": ["/srv"]}, "functions.f.writable", "no meaning with sandbox: off"),
+        ({"writable": ["srv"]}, "functions.f.writable[0]", "not the whole path of a folder"),
+        ({"network": "no"}, "functions.f.network", "true or false"),
+    ],
+)
+def test_a_sandbox_that_cannot_be(settings: dict[str, object], path: str, says: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        validate_one("function", "f", {"handler": "a:b"} | settings, {})
+    (mistake,) = caught.value.mistakes
+    assert mistake.path == path
+    assert says in str(mistake)
+
+
 def test_rates_in_full() -> None:
     paced = {"rate": "9/m", "burst": 4, "margin": "20ms", "meter": "cost"}
     rate = ["2/s", paced, {"rate": "7/h", "style": "window"}]

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from penstock.compute.protocol import Environment
+from penstock.compute.protocol import Environment, Isolation, Level
 from penstock.domain.explain import Reason
 from penstock.domain.forecast import PLAYED, Forecast
 from penstock.domain.limits import Gate
@@ -26,6 +26,9 @@ from penstock.engine.outlook import Expected
 from penstock.store.protocol import Change, Line, StoredAttempt, StoredObject, StoredTask, Version
 
 View = dict[str, Any]
+
+SANDBOXES: Final[tuple[Level, ...]] = ("standard",)
+"""The levels of which the status says what this machine gives them."""
 
 encode = msgspec.json.Encoder().encode
 
@@ -75,6 +78,10 @@ def function_view(engine: Engine, stored: StoredObject, members: Mapping[str, Se
         "live": None if function.live is None else function.live.number,
         "versions": len(function.versions),
         "source": None if function.spec.source is None else _source_view(function.spec.source, function.source),
+        "sandbox": {
+            "wanted": function.spec.sandbox,
+            **_isolation_view(engine.plant.compute.isolation(function.spec.sandbox)),
+        },
         "created": moment(stored.created),
         "updated": moment(stored.updated),
         "instances": {state: states[state] for state in ("ready", "starting", "draining")},
@@ -91,6 +98,10 @@ def _usage_view(engine: Engine, function: Function, members: Sequence[Member]) -
         "instance_seconds": round(function.usage.instances + lived, 3),
         "request_seconds": round(function.usage.requests + ran, 3),
     }
+
+
+def _isolation_view(isolation: Isolation) -> View:
+    return {"reached": isolation.reached, "by": list(isolation.by), "missing": dict(isolation.missing)}
 
 
 def _source_view(path: str, source: Source) -> View:
@@ -296,6 +307,7 @@ def status_view(engine: Engine, version: str, uptime: float) -> View:
         "functions": len(plant.functions),
         "instances": len(plant.members),
         "memory_limits": plant.compute.enforcement,
+        "sandbox": {level: _isolation_view(plant.compute.isolation(level)) for level in SANDBOXES},
         "tasks": {
             "delayed": sum(one.delayed for one in counts),
             "queued": sum(one.queued for one in counts),

@@ -191,6 +191,10 @@ def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
     elif isinstance(shown, Function):
         live = f"version {shown.live} of {shown.versions}" if shown.live else "no code yet"
         state = {"live": live, "instances": _instances_of(shown), "saving": _saving(shown)}
+        if shown.sandbox:
+            state["sandbox reached"] = ", ".join(
+                [shown.sandbox["reached"], *(f"without {part}" for part in shown.sandbox["missing"])]
+            )
         if shown.source is not None:
             state["deployed from it"] = shown.source["error"] or ("yes" if shown.source["at"] else "not changed since")
     else:

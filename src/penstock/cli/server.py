@@ -29,9 +29,10 @@ def up(
     target = ctx.find_object(Target) or Target()
     folder = data or target.data or Path(os.environ.get("PENSTOCK_DATA") or ".penstock")
 
-    def ready(url: str, enforcement: str) -> None:
+    def ready(url: str, promises: list[str]) -> None:
         say(f"Penstock runs at {url} and keeps its data in {folder.resolve()}.")
-        note(f"Memory limits of instances are enforced by {enforcement}.")
+        for promise in promises:
+            note(promise)
         note("Ctrl-C stops it.")
 
     try:
@@ -62,4 +63,8 @@ def status(ctx: typer.Context, as_json: AsJson = False) -> None:
         tasks = found.pop("tasks", {})
         if "uptime" in found:
             found["uptime"] = span(float(found["uptime"]))
+        for level, sandbox in found.pop("sandbox", {}).items():
+            found[f"sandbox {level}"] = ", ".join(
+                [sandbox["reached"], *(f"{part} is missing: {why}" for part, why in sandbox["missing"].items())]
+            )
         details({"url": client.url, **found, **{f"tasks {state}": count for state, count in tasks.items()}})

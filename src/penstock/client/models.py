@@ -99,6 +99,7 @@ class Function:
     live: int | None = None
     versions: int = 0
     source: dict[str, Any] | None = None
+    sandbox: dict[str, Any] = field(default_factory=dict)
     created: datetime | None = None
     updated: datetime | None = None
     instances: dict[str, int] = field(default_factory=dict)

@@ -248,6 +248,7 @@ class Environments:
             "UV_NO_CONFIG": "1",
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_PROGRESS": "1",
+            "UV_COMPILE_BYTECODE": "1",  # functions cannot write there
             "NO_COLOR": "1",
             processes.OWNER: self._owner,
             processes.INSTANCE: str(number),

@@ -19,8 +19,19 @@ from pathlib import Path
 from penstock.compute import memory, processes
 from penstock.compute.environments import BUILD_TIMEOUT, Environments
 from penstock.compute.instances import LocalInstance
+from penstock.compute.isolation import Walls
 from penstock.compute.memory import Enforcement
-from penstock.compute.protocol import Blueprint, Environment, Exit, ImportFailed, Instance, Listener
+from penstock.compute.protocol import (
+    Blueprint,
+    Environment,
+    Exit,
+    ImportFailed,
+    Instance,
+    Isolation,
+    Level,
+    Listener,
+    NotIsolated,
+)
 from penstock.compute.zygotes import Zygote
 
 IMPORT_TIMEOUT = 60.0
@@ -33,11 +44,16 @@ _SWEEP_EVERY = 1.0
 class LocalCompute:
     """Make instances on this machine. `directory` is for compute alone; `bundle_path` says where a bundle is unpacked.
 
-    `build_timeout` is how long (seconds) the installation of what a bundle asks for may take.
+    `build_timeout` is how long (seconds) the installation of what a bundle asks for may take. `private` is the server's
+    folder, of which functions see no more than they must (None: `directory`).
     """
 
     def __init__(
-        self, directory: Path, bundle_path: Callable[[str], Path], build_timeout: float = BUILD_TIMEOUT
+        self,
+        directory: Path,
+        bundle_path: Callable[[str], Path],
+        build_timeout: float = BUILD_TIMEOUT,
+        private: Path | None = None,
     ) -> None:
         self._directory = directory.resolve()
         self._bundle_path = bundle_path
@@ -45,11 +61,12 @@ class LocalCompute:
         self._unfurnished: dict[int, asyncio.Task[Environment | None]] = {}
         self._owner = ""
         self._enforcement = Enforcement()
+        self._walls = Walls(private or directory)
         self._last_number = 0
         self._instances: dict[int, LocalInstance] = {}
         self._zygotes: dict[Blueprint, Zygote] = {}
         self._zygote_of: dict[int, Zygote] = {}
-        self._every_zygote: dict[Zygote, Path] = {}
+        self._every_zygote: set[Zygote] = set()
         self._someone_left = asyncio.Event()
         self._unswept: dict[int, int] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -63,6 +80,7 @@ class LocalCompute:
         try:
             await self._loop.run_in_executor(self._worker, self._fence)
             self._enforcement = await self._loop.run_in_executor(self._worker, memory.probe, self._owner)
+            await self._loop.run_in_executor(self._worker, self._walls.probe)
         except BaseException:
             self._worker.shutdown(wait=False)
             raise
@@ -104,6 +122,8 @@ class LocalCompute:
         await self._environments.make(blueprint.bundle)
         try:
             zygote = self._zygotes.get(blueprint) or self._start_zygote(blueprint)
+        except NotIsolated:
+            raise
         except OSError as error:
             raise ImportFailed(_cannot_start(blueprint, error)) from error
         try:
@@ -175,6 +195,10 @@ class LocalCompute:
         """Return by what means an instance is kept within its `memory`."""
         return self._enforcement.level
 
+    def isolation(self, level: Level) -> Isolation:
+        """Return what this machine gives a level of the sandbox."""
+        return self._walls.isolation(level)
+
     def exited(
         self, number: int, pid: int, code: int | None, signal: int | None, detail: str, overran: int | None
     ) -> None:
@@ -183,7 +207,9 @@ class LocalCompute:
 
     def abandoned(self, zygote: Zygote) -> None:
         """Hear that a zygote is gone. Its instances are being killed by the kernel; their ends of the lines tell when."""
-        self._worker.submit(processes.wipe, self._every_zygote.pop(zygote))
+        self._every_zygote.remove(zygote)
+        if not zygote.launched:
+            self._worker.submit(processes.wipe, zygote.home)
         if self._zygotes.get(zygote.blueprint) is zygote:
             del self._zygotes[zygote.blueprint]
         detail = zygote.epitaph()
@@ -195,11 +221,11 @@ class LocalCompute:
             self._loop.call_later(_PATIENCE, instance.lose, "")
 
     def _depart(self, number: int, pid: int, exit: Exit) -> None:  # noqa: A002
-        home = self._instances_home / f"{number}.{pid}" if pid else None
         instance = self._instances.pop(number, None)
         if instance is None:
             return
-        self._zygote_of.pop(number, None)
+        zygote = self._zygote_of.pop(number, None)
+        home = zygote.instances / f"{number}.{pid}" if zygote is not None and pid else None
         instance.depart(exit, home)
         self._someone_left.set()
         if home is not None:
@@ -207,6 +233,10 @@ class LocalCompute:
             self._unswept[number] = pid
             if self._sweep_timer is None:
                 self._sweep_timer = self._loop.call_later(_SWEEP_EVERY, self._sweep)
+        if zygote is not None and zygote.ended.done():
+            zygote.launched.discard(number)
+            if not zygote.launched:
+                self._worker.submit(processes.wipe, zygote.home)
 
     def _sweep(self) -> None:
         """End what instances that are gone have left running: what left their group, or lost their zygote."""
@@ -231,15 +261,10 @@ class LocalCompute:
         home = self._zygotes_home / str(self._last_number)
         bundle = self._bundle_path(blueprint.bundle)
         environment = self._environments.folder(blueprint.bundle)
-        instances = self._instances_home
-        zygote = Zygote(blueprint, bundle, environment, home, instances, self._owner, self._enforcement, self)
+        zygote = Zygote(blueprint, bundle, environment, home, self._owner, self._enforcement, self._walls, self)
         self._zygotes[blueprint] = zygote
-        self._every_zygote[zygote] = home
+        self._every_zygote.add(zygote)
         return zygote
-
-    @property
-    def _instances_home(self) -> Path:
-        return self._directory / "instances"
 
     @property
     def _zygotes_home(self) -> Path:
@@ -250,12 +275,11 @@ class LocalCompute:
         boot = processes.boot_id()
         known = self._directory / "boot"
         same_boot = known.exists() and known.read_text() == boot
-        names = [folder.name for folder in self._instances_home.iterdir()] if same_boot else []
+        names = [folder.name for folder in self._zygotes_home.glob("*/instances/*")] if same_boot else []
         self._owner = self._read_owner()
         processes.end_all_of(self._owner, [int(name.partition(".")[2]) for name in names])
-        for home in (self._instances_home, self._zygotes_home):
-            processes.wipe(home)
-            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        processes.wipe(self._zygotes_home)
+        self._zygotes_home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._environments.open(self._owner)
         known.write_text(boot)
 

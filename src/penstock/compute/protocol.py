@@ -9,10 +9,12 @@ launched instance `gone` is called exactly once, after everything else about it.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from penstock.runtime.wire import Answer, Request
 from penstock.runtime.wire import Entry as Entry  # noqa: PLC0414 - part of this contract
+
+Level = Literal["standard", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,9 @@ class Blueprint:
 
     `handler` is "module:callable" inside the bundle, `slots` how many tasks it serves at once (at least 1; async handlers
     share one loop, sync ones a pool of that many threads), `timeout` the limit of one task in seconds (for the handler's
-    context only: the engine keeps the clock), `memory` the limit of an instance in bytes (None: none).
+    context only: the engine keeps the clock), `memory` the limit of an instance in bytes (None: none). `sandbox` is the
+    level that is wanted, `writable` are the folders outside of its own that it may change, and without `network` it opens
+    no network sockets.
     """
 
     project: str
@@ -33,7 +37,24 @@ class Blueprint:
     reuse: bool = True
     timeout: float = 30.0
     memory: int | None = None
+    sandbox: Level = "standard"
+    writable: tuple[str, ...] = ()
+    network: bool = True
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """Say which walls this machine gives a level of the sandbox (`by`), and which it cannot, each with the reason."""
+
+    level: Level
+    by: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def reached(self) -> str:
+        """Return the level in a word: `partly` if some walls are missing, `off` if all are."""
+        return self.level if not self.missing else "partly" if self.by else "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +145,10 @@ class ImportFailed(Exception):
         self.message, self.traceback = message, traceback
 
 
+class NotIsolated(ImportFailed):
+    """Report that this machine does not give what a function's sandbox must have."""
+
+
 class InstallFailed(ImportFailed):
     """Report that the packages which a bundle asks for cannot be installed; `traceback` is what the installer said."""
 
@@ -205,6 +230,9 @@ class Compute(Protocol):
     @property
     def enforcement(self) -> str:
         """Return by what means an instance is kept within its `memory`, in a word or two for people."""
+
+    def isolation(self, level: Level) -> Isolation:
+        """Return what this machine gives a level of the sandbox."""
 
     async def open(self, listener: Listener) -> None:
         """Begin: first end whatever an earlier server left running here, and wait until it is gone."""

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import penstock.runtime
+from penstock.compute.isolation import Walls
 from penstock.compute.memory import Enforcement
 from penstock.compute.processes import OWNER
-from penstock.compute.protocol import Blueprint, ImportFailed
+from penstock.compute.protocol import Blueprint, ImportFailed, NotIsolated
 from penstock.runtime import control
 from penstock.runtime.settings import Settings
 
@@ -64,9 +65,9 @@ class Zygote:
         bundle: Path,
         environment: Path | None,
         home: Path,
-        instances: Path,
         owner: str,
         enforcement: Enforcement,
+        walls: Walls,
         exits: Exits,
     ) -> None:
         self.blueprint = blueprint
@@ -77,8 +78,9 @@ class Zygote:
         self._believed = True
         self.launched: set[int] = set()
         self._loop = asyncio.get_running_loop()
-        self._home = home
+        self.home = home
         self._enforcement = enforcement
+        self._walls = walls
         self._exits = exits
         self._spawns: list[tuple[int, socket.socket]] = []
         self._kills: list[int] = []
@@ -87,8 +89,8 @@ class Zygote:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                self._process = self._start(bundle, environment, instances, owner, theirs.fileno())
-        except OSError:
+                self._process = self._start(bundle, environment, owner, theirs.fileno())
+        except (OSError, NotIsolated):
             self._line.close()
             raise
         self._line.setblocking(False)
@@ -96,17 +98,18 @@ class Zygote:
         self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._pidfd, self._end)
 
-    def _start(
-        self, bundle: Path, environment: Path | None, instances: Path, owner: str, line: int
-    ) -> "subprocess.Popen[bytes]":
-        tmpdir = self._home / "tmp"
-        tmpdir.mkdir(parents=True, mode=0o700)
+    def _start(self, bundle: Path, environment: Path | None, owner: str, line: int) -> "subprocess.Popen[bytes]":
         made_from = self.blueprint
+        shown = (bundle.resolve(),) if environment is None else (bundle.resolve(), environment)
+        around = self._walls.around(made_from, self.home, shown)
+        tmpdir = self.home / "tmp"
+        for folder in (tmpdir, self.instances):
+            folder.mkdir(parents=True, mode=0o700)
         settings = Settings(
             control=line,
             parent=os.getpid(),
             bundle=str(bundle.resolve()),
-            instances=str(instances),
+            instances=str(self.instances),
             handler=made_from.handler,
             function=made_from.function,
             version=made_from.version,
@@ -114,10 +117,11 @@ class Zygote:
             memory=made_from.memory,
             enforcement=self._enforcement.level,
             groups=self._enforcement.groups,
+            sandbox=around,
         )
         python = sys.executable if environment is None else str(environment / "bin" / "python")
         # Not through a thread: the kernel would take the thread's end for the server's, and kill the zygote.
-        with (self._home / "output").open("ab") as output:
+        with (self.home / "output").open("ab") as output:
             return subprocess.Popen(
                 [python, "-s", "-u", str(BOOT), json.dumps(settings._asdict())],
                 env=variables(owner, made_from.env, tmpdir, environment),
@@ -128,6 +132,11 @@ class Zygote:
                 pass_fds=[line],
                 start_new_session=True,
             )
+
+    @property
+    def instances(self) -> Path:
+        """Return the folder of the instances' own folders."""
+        return self.home / "instances"
 
     def launch(self, number: int, line: socket.socket) -> None:
         """Ask for an instance that serves over that socket, which is closed here once it is on its way."""
@@ -267,7 +276,7 @@ class Zygote:
         self._exits.abandoned(self)
 
     def _last_output(self) -> str:
-        with (self._home / "output").open("rb") as file:
+        with (self.home / "output").open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
             return file.read().decode("utf-8", "replace")
 

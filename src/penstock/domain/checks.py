@@ -11,6 +11,7 @@ from re import ASCII, fullmatch
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from penstock.domain.mistakes import Place, join, part_of, problem, problems
 from penstock.domain.redaction import KEY, NO_SECRET, SECRET_HINT, is_secret, restored
@@ -173,6 +174,19 @@ def folder(value: object) -> str:
     if flaw := _flaw(value):
         raise problem(flaw)
     return str(PurePosixPath("/", *value.split("/")))
+
+
+def folders(value: object) -> list[str]:
+    """Check a list of folders on the server's machine, or one alone."""
+    found, places = [], []
+    for at, one in enumerate(value if isinstance(value, list) else [value]):
+        try:
+            found.append(folder(one))
+        except PydanticCustomError as error:
+            places.append(Place(f"[{at}]", error.message(), (error.context or {}).get("suggestion", "")))
+    if places:
+        raise problems(places)
+    return found
 
 
 def name(value: object) -> str:

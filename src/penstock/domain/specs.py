@@ -19,10 +19,12 @@ Style = Literal["smooth", "window"]
 Meter = Literal["tasks", "cost"]
 Tier = Literal["realtime", "background", "batch"]
 OnTimeout = Literal["wait", "kill"]
+Sandbox = Literal["standard", "off"]
 
 TIMEOUT: Final = 30.0
 IDLE_TIMEOUT: Final = 60.0
 MAX_INSTANCES: Final = 1000
+SANDBOX: Final = "standard"
 ATTEMPTS: Final = 3
 BACKOFF: Final = (1.0, 300.0)
 MAX_AGE: Final = 14 * 86_400.0
@@ -68,6 +70,8 @@ class LimitSpec:
 class FunctionSpec:
     """Describe a function's instances. Durations are in seconds, `memory` in bytes; None means without limit.
 
+    `sandbox` is the level that is wanted, `writable` are folders that instances may change besides their own.
+
     `env` holds secrets in clear. `rates` and `concurrency` are ceilings over all that the function runs, whichever
     pipeline it comes through; `reserved_concurrency` are units of the project's ceilings that are its own.
     """
@@ -90,6 +94,9 @@ class FunctionSpec:
     source: str | None = None
     reserved_concurrency: int = 0
     aliases: Mapping[str, int] = field(default_factory=dict, hash=False)
+    sandbox: Sandbox = SANDBOX
+    writable: tuple[str, ...] = ()
+    network: bool = True
 
     @property
     def slots(self) -> int:
@@ -152,6 +159,9 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         max_parallel_requests=get("max_parallel_requests", 0),
         reuse=get("reuse", True),
         memory=None if memory is None else parse_size(memory),
+        sandbox=get("sandbox", SANDBOX),
+        writable=_names(get("writable")),
+        network=get("network", True),
         env=_environment(get("env")),
         max_instances=get("max_instances", MAX_INSTANCES),
         min_instances=get("min_instances", 0),

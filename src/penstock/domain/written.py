@@ -22,6 +22,7 @@ Description = Annotated[str, BeforeValidator(checks.description)]
 Timeout = Annotated[str, BeforeValidator(checks.duration(_MILLISECOND, 30 * checks.DAY))]
 Concurrency = Annotated[int, BeforeValidator(checks.whole(1, 1_000_000, UNLIMITED_HINT))]
 Folder = Annotated[str, BeforeValidator(checks.folder)]
+Folders = Annotated[list[str], BeforeValidator(checks.folders)]
 Environment = Annotated[dict[str, Any], BeforeValidator(checks.environment)]
 
 
@@ -129,6 +130,9 @@ class FunctionSettings(Written):
     max_parallel_requests: Annotated[int, BeforeValidator(checks.whole(0, 1000))] = 0
     reuse: bool = True
     memory: Annotated[str, BeforeValidator(checks.size(16 * 10**6, 2**44))] | None = None
+    sandbox: Literal["standard", "off"] = "standard"
+    network: bool | None = None
+    writable: Folders = Field(default_factory=list)
     env: Environment = Field(default_factory=dict)
     max_instances: Annotated[int, BeforeValidator(checks.whole(1, 100_000))] = MAX_INSTANCES
     min_instances: Annotated[int, BeforeValidator(checks.whole(0, 100_000))] = 0
@@ -141,6 +145,20 @@ class FunctionSettings(Written):
     concurrency: Concurrency | None = None
     reserved_concurrency: Annotated[int, BeforeValidator(checks.whole(1, 1_000_000))] | None = None
     description: Description = ""
+
+    @field_validator("network")
+    @classmethod
+    def _walls_for_no_network(cls, network: bool | None, info: ValidationInfo) -> bool | None:
+        if network is False and info.data.get("sandbox") == "off":
+            raise problem("cannot be off without a sandbox", "leave out sandbox: off")
+        return network
+
+    @field_validator("writable")
+    @classmethod
+    def _walls_for_doors(cls, writable: list[str], info: ValidationInfo) -> list[str]:
+        if writable and info.data.get("sandbox") == "off":
+            raise problem("has no meaning with sandbox: off, which lets a function write anywhere", "leave it out")
+        return writable
 
     @field_validator("reuse")
     @classmethod

@@ -269,6 +269,9 @@ class Reconciler:
             reuse=spec.reuse,
             timeout=spec.timeout,
             memory=spec.memory,
+            sandbox=spec.sandbox,
+            writable=spec.writable,
+            network=spec.network,
             env={**spec.env, **env},
         )
 

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from penstock.runtime import kernel
+from penstock.runtime import kernel, sandbox
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Place
 from penstock.runtime.guards import Guard
@@ -44,6 +44,8 @@ def live(
         home = os.path.join(settings.instances, f"{number}.{os.getpid()}")
         file, tmpdir = _move_in(home, number)
         guard.enter(number)
+        if settings.sandbox is not None:
+            sandbox.separate(sandbox.Sandbox(**settings.sandbox))
         gc.enable()
         _reseed()
         channel = Channel(socket.socket(fileno=descriptor))

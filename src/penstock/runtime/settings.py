@@ -1,6 +1,6 @@
 """What compute tells a zygote when it starts it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Settings(NamedTuple):
@@ -8,8 +8,8 @@ class Settings(NamedTuple):
 
     `control` is the descriptor of the socket to compute, `parent` compute's process id, `instances` the folder for the
     instances' own folders. `memory` (bytes) is the limit of an instance, `enforcement` how it is kept ("cgroup v2",
-    "cgroup v1" or "polling"), `groups` what the paths of instances' control groups begin with. `note` is set by the zygote
-    itself when it starts anew to import after each fork.
+    "cgroup v1" or "polling"), `groups` what the paths of instances' control groups begin with. `sandbox` is the fields of
+    `sandbox.Sandbox`, None for no walls. `note` is set by the zygote itself when it starts anew to import after each fork.
     """
 
     control: int
@@ -23,4 +23,5 @@ class Settings(NamedTuple):
     memory: "int | None" = None
     enforcement: str = "polling"
     groups: str = ""
+    sandbox: "dict[str, Any] | None" = None
     note: str = ""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import Any, NoReturn
 
-from penstock.runtime import control, instance, kernel, lambdas
+from penstock.runtime import control, instance, kernel, lambdas, sandbox
 from penstock.runtime.cgroups import Version1, Version2
 from penstock.runtime.guards import Guard
 from penstock.runtime.handlers import BadHandler, fork_hazards, is_async, load
@@ -40,6 +40,8 @@ def live(settings: Settings) -> NoReturn:
     gc.disable()
     kernel.die_with(settings.parent)
     kernel.renounce()
+    if settings.sandbox is not None and not settings.note:  # it holds when this program starts anew
+        sandbox.enter(sandbox.Sandbox(**settings.sandbox))
     kernel.print_c_output_by_line()
     faulthandler.enable(2, all_threads=False)
     os.set_inheritable(settings.control, False)

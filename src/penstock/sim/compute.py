@@ -10,7 +10,17 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from penstock.compute.protocol import Blueprint, Environment, Exit, ImportFailed, Instance, Listener, PipelineContext
+from penstock.compute.protocol import (
+    Blueprint,
+    Environment,
+    Exit,
+    ImportFailed,
+    Instance,
+    Isolation,
+    Level,
+    Listener,
+    PipelineContext,
+)
 from penstock.sim.ledger import Ledger
 from penstock.sim.process import SimInstance
 from penstock.sim.script import AT_ONCE, Handler, Script, Spread
@@ -120,6 +130,10 @@ class SimCompute:
     def enforcement(self) -> str:
         """Return by what means an instance is kept within its `memory`."""
         return "simulated"
+
+    def isolation(self, level: Level) -> Isolation:
+        """Return what this machine gives a level of the sandbox: nothing is missing."""
+        return Isolation(level)
 
     async def open(self, listener: Listener) -> None:
         """Own the machine, and end what an earlier server left running."""
