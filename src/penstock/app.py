@@ -27,6 +27,7 @@ from penstock.api.http import HttpServer
 from penstock.api.lobby import Lobby
 from penstock.api.rest import make_rest
 from penstock.artifacts.bundles import Bundles
+from penstock.artifacts.vault import vault_of
 from penstock.compute.local import LocalCompute
 from penstock.compute.protocol import Compute
 from penstock.domain.errors import PenstockError
@@ -106,9 +107,9 @@ async def build(data: Path, host: str = "127.0.0.1", port: int = 0) -> AsyncIter
         url = _url_of(listening)
         token = _token_in(data)
         bundles = Bundles(data / "bundles")
-        engine = Engine(
-            SqliteStore(data), LocalCompute(data / "instances", bundles.path, private=data), bundles, boot=_boot()
-        )
+        store = SqliteStore(data, vault=vault_of(data, os.environ))
+        compute = LocalCompute(data / "instances", bundles.path, private=data)
+        engine = Engine(store, compute, bundles, boot=_boot())
         lobby = Lobby()
         names = [name.strip() for name in os.environ.get(HOSTS, "").split(",") if name.strip()]
         front = Front(engine, Doorman(token, host, names), lobby, make_rest(engine, lobby))

@@ -42,7 +42,7 @@ def penstock(
 
 
 PANELS = {
-    "Server": (server.up, server.status),
+    "Server": (server.up, server.status, server.rotate_key),
     "Code and configuration": (
         code.deploy,
         code.rollback,

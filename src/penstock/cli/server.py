@@ -8,7 +8,7 @@ import typer
 
 from penstock.cli.common import AsJson, Target, connect
 from penstock.cli.exits import Exit, Refused
-from penstock.cli.output import details, note, print_json, say, span
+from penstock.cli.output import counted, details, note, print_json, say, span
 
 DEFAULT_PORT = 7711
 
@@ -51,6 +51,13 @@ _ADDRESS_ERRORS = {
     98: "another program has that port. --port 0 takes a free one; if it is a Penstock server, use it as it is",
     99: "this machine does not have that address",
 }
+
+
+def rotate_key(ctx: typer.Context) -> None:
+    """Make a new key for secrets, and seal every secret with it; the old key is needed for old backups only."""
+    with connect(ctx) as client:
+        count = client.rotate_key()
+    say(f"There is a new key: {counted(count, 'setting')} with secrets sealed with it.")
 
 
 def status(ctx: typer.Context, as_json: AsJson = False) -> None:

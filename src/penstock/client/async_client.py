@@ -94,6 +94,13 @@ class AsyncClient:
         """Yield every shared limit, by name, fetching page by page."""
         return self._listing(calls.list_limits)
 
+    async def rotate_key(self) -> int:
+        """Let the server make a new key for secrets, and return how many settings were sealed with it.
+
+        Raises Conflict if its key comes from a variable.
+        """
+        return await self._run(calls.rotate_key())
+
     async def status(self) -> dict[str, Any]:
         """Return how the server is."""
         return await self._run(calls.status())

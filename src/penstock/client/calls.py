@@ -64,6 +64,7 @@ _change, _line = reads(Change), reads(LogLine)
 _changes, _lines = reads_page("changes", Change), reads_page("lines", LogLine)
 _versions, _deployed = reads_member("versions", list[Version]), reads(Deployed)
 _ids, _redriven, _purged = reads_member("ids", list[str]), reads_member("redriven", int), reads_member("purged", int)
+_sealed = reads_member("sealed", int)
 _why, _plan, _anything = reads(Why), reads(Plan), reads(dict[str, Any])
 
 
@@ -272,6 +273,11 @@ def apply(config: Settings, *, prune: bool, dry_run: bool, tasks: str) -> Call[P
     """Make the configuration so, in one transaction; a dry run only plans."""
     body = encode({"config": config, "prune": prune, "dry_run": dry_run, "tasks": tasks})
     return Call("POST", _path("apply"), _plan, body, (JSON,), repeatable=dry_run)
+
+
+def rotate_key() -> Call[int]:
+    """Let the server make a new key, and seal every stored secret with it."""
+    return Call("POST", _path("secrets", "rotate"), _sealed, within=None)
 
 
 def list_changes(after: int = 0) -> Call[Page[Change]]:

@@ -88,6 +88,13 @@ class Client:
         """Yield every shared limit, by name, fetching page by page."""
         return self._listing(calls.list_limits)
 
+    def rotate_key(self) -> int:
+        """Let the server make a new key for secrets, and return how many settings were sealed with it.
+
+        Raises Conflict if its key comes from a variable.
+        """
+        return self._run(calls.rotate_key())
+
     def status(self) -> dict[str, Any]:
         """Return how the server is."""
         return self._run(calls.status())

@@ -11,6 +11,7 @@ from functools import lru_cache
 from json import dumps
 from typing import Any, Final, Literal
 
+from penstock.domain.censor import Hidden, Secret, secrets_of
 from penstock.domain.redaction import reveal
 from penstock.domain.units import parse_backoff, parse_duration, parse_rate, parse_size
 
@@ -116,10 +117,10 @@ class BatchSpec:
 class PipelineSpec:
     """Describe a pipeline. Durations are in seconds, `max_payload` in bytes, `backoff` is (first, longest) wait.
 
-    `params` is the bytes of a JSON object and `env` what its own instances get besides the function's; both hold secrets
-    in clear. `timeout` None takes the function's; `version` is a number, an alias, or None for the live one; `batch` None
-    calls the handler for each task, `dedup` None remembers keys as long as the store does. `debounce` is (wait, longest wait
-    of a first one).
+    `params` is the bytes of a JSON object, `secrets` are the names and texts of those in it, and `env` is what its own
+    instances get besides the function's; all of them in clear. `timeout` None takes the function's; `version` is a number, an
+    alias, or None for the live one; `batch` None calls the handler for each task, `dedup` None remembers keys as long as the
+    store does. `debounce` is (wait, longest wait of a first one).
     """
 
     name: str
@@ -129,6 +130,7 @@ class PipelineSpec:
     adaptive: bool = False
     limits: tuple[str, ...] = ()
     params: bytes = field(default=_NO_PARAMS, repr=False)
+    secrets: tuple[Secret, ...] = field(default=(), repr=False)
     env: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     attempts: int = ATTEMPTS
     backoff: tuple[float, float] = BACKOFF
@@ -195,6 +197,7 @@ def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:
         adaptive=get("adaptive", False),
         limits=_names(get("limits")),
         params=dumps(_reveal_each(params), separators=(",", ":")).encode() if params else _NO_PARAMS,
+        secrets=tuple(secrets_of(params)) if params else (),
         env=_environment(get("env")),
         attempts=retry.get("attempts", ATTEMPTS),
         backoff=parse_backoff(retry["backoff"]) if "backoff" in retry else BACKOFF,
@@ -266,7 +269,8 @@ def _debounce(written: Any) -> tuple[float, float] | None:
 
 
 def _environment(written: Settings | None) -> dict[str, str]:
-    return _reveal_each(written) if written else {}
+    secrets = dict(secrets_of(written or {}))
+    return {name: Hidden(secrets[name]) if name in secrets else value for name, value in (written or {}).items()}
 
 
 def _reveal_each(written: Settings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from penstock.domain.admission import Admission
+from penstock.domain.censor import Hidden, censor_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from penstock.compute.protocol import Blueprint, Compute, Instance, PipelineContext
+    from penstock.domain.censor import Censor
     from penstock.domain.limits import Gate
     from penstock.domain.pipeline import Start
     from penstock.domain.scaling import Cap
@@ -109,6 +111,7 @@ class Pipe:
     context: PipelineContext
     fleet: Fleet
     timeout: float
+    censor: Censor | None = None
     counts: Counts = field(default_factory=Counts)
     paging: bool = False
     debouncing: list[float] = field(default_factory=list)  # when sends came that are being debounced now
@@ -164,8 +167,8 @@ class Member:
     """
 
     __slots__ = (
-        "apart", "blueprint", "born", "busy", "closes", "ends", "fleet", "free", "idle_since", "instance", "reads",
-        "ready", "state", "turn", "worked",
+        "apart", "blueprint", "born", "busy", "censor", "closes", "ends", "fleet", "free", "idle_since", "instance",
+        "reads", "ready", "state", "turn", "worked",
     )  # fmt: skip
 
     def __init__(self, fleet: Fleet, instance: Instance, born: float, *, apart: bool = False) -> None:
@@ -181,6 +184,8 @@ class Member:
         self.closes = self.ends = self.turn = inf
         self.worked = -inf
         self.apart = apart
+        hidden = [(name, text) for name, text in self.blueprint.env.items() if isinstance(text, Hidden)]
+        self.censor = censor_of(hidden) if hidden else None
         self.become(STARTING)
 
     def become(self, state: str) -> None:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.compute.protocol import Blueprint, PipelineContext
+from penstock.domain.censor import censor_of
 from penstock.domain.errors import Conflict
 from penstock.domain.limits import Gate
 from penstock.domain.settings import (
@@ -196,13 +197,15 @@ class Reconciler:
         timeout = function.spec.timeout if spec.timeout is None else spec.timeout
         if pipe is None:
             context = PipelineContext(next(self._contexts), spec.name, spec.params)
-            pipe = plant.pipes[spec.name] = Pipe(spec, context, fleet, timeout)
+            pipe = plant.pipes[spec.name] = Pipe(spec, context, fleet, timeout, censor_of(spec.secrets))
             aged = fleet.enter(timeout)
         else:
             if pipe.context.params != spec.params:
                 pipe.context = PipelineContext(next(self._contexts), spec.name, spec.params)
             aged = fleet.enter(timeout)
             old, pipe.fleet = pipe.fleet, fleet
+            if pipe.spec.secrets != spec.secrets:
+                pipe.censor = censor_of(spec.secrets)
             before, pipe.spec, pipe.timeout = pipe.timeout, spec, timeout
             self._leave(old, before)
         if aged:

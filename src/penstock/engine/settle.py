@@ -111,6 +111,11 @@ class Settle:
         running = self._plant.running.get(attempt)
         function = instance.blueprint.function
         at = self._plant.wall()
+        member = self._plant.members.get(instance.id)
+        if member is not None and member.censor is not None:
+            text = member.censor.text(text)
+        if running is not None and running.pipe.censor is not None:
+            text = running.pipe.censor.text(text)
         if running is None:
             line = Line(0, "", function, 0, at, _stream(stream), text)
         else:
@@ -144,6 +149,7 @@ class Settle:
             self._conclude(running, running.tasks, outcome, body, now + offset, offset)
         said = _log_line(member, inside, exit)
         if said:
+            said = said if member.censor is None else member.censor.text(said)
             self._recorder.keep(Line(0, "", instance.blueprint.function, 0, plant.wall(), "stderr", said))
         member.fleet.running -= len(member.busy)
         member.busy.clear()
@@ -252,6 +258,9 @@ class Settle:
         held: float | None,
     ) -> None:
         pipe = running.pipe
+        if body is not None and outcome is not Outcome.OK:
+            for censor in (running.member.censor, pipe.censor):
+                body = body if censor is None else censor.json(body)
         if task.start_by is not None:
             self._expiry.met(task)
         sequel = follow(task, outcome, pipe.spec.attempts, pipe.spec.backoff, self._plant.rng.random(), held)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.compute.protocol import ImportFailed, InstallFailed
+from penstock.domain.censor import censor_of, secrets_of
 from penstock.domain.errors import Conflict, DeployFailed, NotFound
 from penstock.store.protocol import Version
 
@@ -115,7 +116,11 @@ class Versions:
             raise _not_installed(version.function, error) from error
         except ImportFailed as error:
             self._reconciler.retire(blueprint, {})
-            raise DeployFailed(f"{failure}: {error.message}", error.traceback) from error
+            censor = censor_of(secrets_of(version.settings.get("env", {})))
+            message, traceback = f"{failure}: {error.message}", error.traceback
+            if censor is not None:
+                message, traceback = censor.text(message), censor.text(traceback)
+            raise DeployFailed(message, traceback) from None
 
 
 def _not_installed(function: str, error: InstallFailed) -> DeployFailed:

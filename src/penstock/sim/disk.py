@@ -35,7 +35,7 @@ READS: Final = frozenset(
 )
 WRITES: Final = frozenset(
     {"project", "enqueue", "debounce", "record", "note_starts", "recover", "promote", "redrive", "discard", "apply",
-     "add_version", "write_output", "save_note", "prune"}
+     "add_version", "rotate", "write_output", "save_note", "prune"}
 )  # fmt: skip
 REFUSED_WHEN_FULL: Final = frozenset({"enqueue", "debounce", "apply", "add_version"})
 

@@ -9,6 +9,7 @@ import msgspec
 from penstock.domain.errors import NotFound
 from penstock.store.operations import Verb
 from penstock.store.protocol import Change, Kind, Line, Version, Write
+from penstock.store.sealing import seal
 from penstock.store.session import Session
 from penstock.store.statements import Rows
 
@@ -53,7 +54,8 @@ def _put(session: Session, project: int, writes: Sequence[Write], at: float) -> 
         session.run("remove_object", project, each.kind, each.name)
         if each.kind == "function":
             session.run("remove_versions", project, each.name)
-    flat = [value for (kind, name), settings in puts.items() for value in (kind, name, _text(settings))]
+    vault = session.vault
+    flat = [value for (kind, name), settings in puts.items() for value in (kind, name, seal(settings, vault))]
     session.run_rows("put_objects", Rows(3, flat, {}), project, at)
 
 
@@ -76,7 +78,7 @@ class NewVersion:
 
 def _add_version(session: Session, project: int, arguments: list[NewVersion]) -> list[Version]:
     (new,) = arguments
-    number = session.value("add_version", project, new.function, new.bundle, _text(new.settings), new.at)
+    number = session.value("add_version", project, new.function, new.bundle, seal(new.settings, session.vault), new.at)
     return [Version(new.function, number, new.bundle, dict(new.settings), new.at, live=False)]
 
 
@@ -116,8 +118,13 @@ def _save_note(session: Session, project: int, arguments: list[tuple[str, bytes 
     return [None]
 
 
+def _reseal(session: Session, project: int, arguments: list[None]) -> list[int]:  # noqa: ARG001 - of all projects
+    return [session.reseal()]
+
+
 PROJECT: Final = Verb(_project, sends=True)
 APPLY: Final = Verb(_apply, sends=True)
 ADD_VERSION: Final = Verb(_add_version, sends=True)
 WRITE_OUTPUT: Final = Verb(_write_output, joined=True, free=True, sends=True)
 SAVE_NOTE: Final = Verb(_save_note)
+RESEAL: Final = Verb(_reseal, sends=True)

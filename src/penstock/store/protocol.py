@@ -282,6 +282,11 @@ class Store(Protocol):
     async def versions(self, project: int, function: str | None = None) -> list[Version]:
         """Return the versions of a function (or of all), oldest first."""
 
+    async def rotate(self) -> int:
+        """Seal every secret with a new key, in one transaction; return how many settings were written anew.
+
+        Raises `Conflict` if the key is not the store's to make. Ends it half way, what was sealed opens still."""
+
     # the rest -----------------------------------------------------------------------------------------------------------
     async def write_output(self, project: int, lines: Sequence[Line]) -> None:
         """Append output. It is the one write that need not be on disk when it returns."""

@@ -1,10 +1,12 @@
 """One connection that writes: it opens the database, migrates it forward, and runs named statements inside transactions."""
 
+import logging
 import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
 from penstock.domain.errors import Fenced, PenstockError
+from penstock.store.sealing import Vault, seal, unseal
 from penstock.store.statements import Rows, migrations, statements
 
 OLDEST_SQLITE: Final = (3, 35, 0)
@@ -13,6 +15,8 @@ LOG_PAGES: Final = 1000
 Larger logs were measured to be slower: every page by which the file grows makes its fsync dearer."""
 MOST_LOG: Final = 64 << 20
 """Bytes to which a log that one large transaction has blown up shrinks again."""
+
+log = logging.getLogger(__name__)
 
 
 def connect(path: Path, *, fsync: bool) -> sqlite3.Connection:
@@ -32,7 +36,7 @@ class Session:
     hints that may be too large after a rollback; statements ask the database itself.
     """
 
-    def __init__(self, path: Path, *, fsync: bool, key_ttl: float) -> None:
+    def __init__(self, path: Path, *, fsync: bool, key_ttl: float, vault: Vault | None = None) -> None:
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise PenstockError(
                 f"This Python has SQLite {sqlite3.sqlite_version}; Penstock needs 3.35 or newer. Use a newer Python build."
@@ -43,6 +47,7 @@ class Session:
         self.connection.execute(f"PRAGMA journal_size_limit = {MOST_LOG}")
         self._log = path.with_name(path.name + "-wal")
         self.key_ttl = key_ttl
+        self.vault = vault
         self.epoch = 0
         self.fresh: dict[int, int] = {}
         self.filed: dict[int, int] = {}
@@ -50,8 +55,9 @@ class Session:
         self._position = 0
 
     def prepare(self) -> None:
-        """Migrate forward and take ownership, each in one transaction."""
+        """Migrate forward, see that every secret is sealed, and take ownership, each in one transaction."""
         self._migrate()
+        self._seal_all()
         self.connection.execute("BEGIN IMMEDIATE")
         self.epoch = self.value("take_over")
         self.connection.execute("COMMIT")
@@ -76,6 +82,43 @@ class Session:
             except sqlite3.Error:
                 self.rollback()
                 raise
+
+    def _seal_all(self) -> None:
+        """Seal what is not sealed by the present key. What stood in clear is wiped from the files.
+
+        Raises `PenstockError` if something was sealed by a key that is not there."""
+        if self.vault is None or not (self._to_seal("objects") or self._to_seal("versions")):
+            return
+        self.connection.execute("PRAGMA secure_delete = ON")
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            count = self.reseal()
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self.rollback()
+            raise
+        log.warning("The secrets of %d functions, pipelines and versions were sealed with the present key.", count)
+        try:
+            self.connection.execute("VACUUM")  # pages that were let go of before may still have them in clear
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            log.warning("Parts of the database that are not used any more may have secrets in clear still: %s", error)
+        self.connection.execute("PRAGMA secure_delete = OFF")
+
+    def _to_seal(self, table: str) -> list[Any]:
+        assert self.vault is not None
+        return self.run(f"{table}_to_seal", self.vault.current or "-").fetchall()
+
+    def reseal(self) -> int:
+        """Seal with the present key, in the transaction, whatever is not; return how many settings were changed."""
+        if self.vault is None:
+            return 0
+        count = 0
+        for table, write in (("objects", "seal_object"), ("versions", "seal_version")):
+            for *key, settings in self._to_seal(table):
+                self.run(write, *key, seal(unseal(settings, self.vault), self.vault))
+                count += 1
+        return count
 
     def begin(self) -> None:
         """Begin a transaction. Raises `Fenced` if a newer owner has opened the store."""

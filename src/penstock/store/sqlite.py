@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.domain.errors import PenstockError, Unavailable
+from penstock.domain.errors import Conflict, PenstockError, Unavailable
 from penstock.domain.task import Attempt, State, Task
 from penstock.store import configuring as c
 from penstock.store import operations as o
@@ -18,6 +18,7 @@ from penstock.store import rows
 from penstock.store.disk import Ballast, DirectoryLock, sync
 from penstock.store.protocol import Change, Kind, Line, Standing, StoredObject, StoredTask, Version, Write
 from penstock.store.readers import Reader, Readers
+from penstock.store.sealing import Vault, unseal
 from penstock.store.session import Session
 from penstock.store.statements import Rows
 from penstock.store.writer import Writer
@@ -64,7 +65,7 @@ class SqliteStore:
 
     `key_ttl` is how long idempotency keys are remembered, in seconds; `fsync=False` is for tests, `inline=True` runs every
     verb at once on the calling loop, without threads; `ballast` bytes are kept back so that outcomes can be written to a
-    full disk.
+    full disk. `vault` seals secrets; without one they lie on the disk as they are.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class SqliteStore:
         fsync: bool = True,
         inline: bool = False,
         ballast: int = 8 << 20,
+        vault: Vault | None = None,
     ) -> None:
         self._directory = directory
         self._path = directory / "penstock.sqlite"
         self._key_ttl = key_ttl
         self._fsync = fsync
         self._inline = inline
+        self._vault = vault
         self._lock = DirectoryLock(directory)
         self._ballast = Ballast(directory / "ballast", ballast)
         self._writer: Writer | None = None
@@ -105,7 +108,7 @@ class SqliteStore:
         session: Session | None = None
         try:
             self._path.touch(mode=0o600)  # it holds secrets; SQLite gives its other files the same mode
-            session = Session(self._path, fsync=self._fsync, key_ttl=self._key_ttl)
+            session = Session(self._path, fsync=self._fsync, key_ttl=self._key_ttl, vault=self._vault)
             session.prepare()
             self._readers = Readers(self._path, session.connection if self._inline else None)
             self._readers.open()
@@ -327,7 +330,7 @@ class SqliteStore:
         """Return a page of the objects of one kind, by name."""
         return await self._read.read(
             lambda reader: [
-                StoredObject(kind, name, _decode(settings), created, updated)
+                StoredObject(kind, name, unseal(settings, self._vault), created, updated)
                 for _, name, settings, created, updated in reader.rows("objects", project, kind, after, limit)
             ]
         )
@@ -359,12 +362,22 @@ class SqliteStore:
         """Return the versions of a function (or of all), oldest first."""
         return await self._read.read(
             lambda reader: [
-                Version(name, number, bundle, _decode(settings), created, bool(live), previous)
+                Version(name, number, bundle, unseal(settings, self._vault), created, bool(live), previous)
                 for name, number, bundle, settings, created, live, previous in reader.rows(
                     "versions", project, function
                 )
             ]
         )
+
+    async def rotate(self) -> int:
+        """Seal every secret with a new key; return how many settings were written anew."""
+        if self._vault is None:
+            raise Conflict("This store keeps no secrets sealed, so there is no key to rotate.")
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._vault.renew)
+        count: int = await self._write.do(c.RESEAL, 0)
+        await loop.run_in_executor(None, self._vault.forget)
+        return count
 
     # the rest -------------------------------------------------------------------------------------------------------------
     async def write_output(self, project: int, lines: Sequence[Line]) -> None:

@@ -40,6 +40,12 @@ _apply = msgspec.json.Decoder(Apply)
 _sections = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw]])
 
 
+@router.post("/v1/secrets/rotate", tags=["configuration"], responses=problems("conflict", "disk-full"))
+async def rotate(engine: EngineOf) -> Response:
+    """Seal every stored secret with a new key, which the server makes."""
+    return json_answer({"sealed": await engine.plant.store.rotate()})
+
+
 @router.post(
     "/v1/apply",
     tags=["configuration"],

@@ -14,6 +14,20 @@ INSERT INTO objects (project, kind, name, settings, created, updated)
 SELECT ?1, v.kind, v.name, v.settings, ?2, ?2 FROM {rows} AS v WHERE v.kind <> 0
 ON CONFLICT (project, kind, name) DO UPDATE SET settings = excluded.settings, updated = excluded.updated;
 
+-- name: objects_to_seal
+SELECT project, kind, name, settings FROM objects
+WHERE instr(settings, '"secret":"') OR instr(replace(settings, '{"sealed":"' || ?1, ''), '{"sealed":"');
+
+-- name: seal_object
+UPDATE objects SET settings = ?4 WHERE project = ?1 AND kind = ?2 AND name = ?3;
+
+-- name: versions_to_seal
+SELECT project, function, number, settings FROM versions
+WHERE instr(settings, '"secret":"') OR instr(replace(settings, '{"sealed":"' || ?1, ''), '{"sealed":"');
+
+-- name: seal_version
+UPDATE versions SET settings = ?4 WHERE project = ?1 AND function = ?2 AND number = ?3;
+
 -- name: remove_object
 DELETE FROM objects WHERE project = ?1 AND kind = ?2 AND name = ?3;
 
