@@ -36,6 +36,17 @@ def sleeps(event: Any, context: Any) -> Any:
     return event
 
 
+def sleeps_once(event: Any, context: Any) -> Any:
+    """Return at once; with a file's name, do not return before it is there and somebody else has come."""
+    if event is None:
+        return None
+    if os.path.exists(event):
+        return "second"
+    Path(event).touch()
+    time.sleep(60)
+    return "first"
+
+
 def waits(event: Any, context: Any) -> bool:
     """Wait until there is a file of that name."""
     while not os.path.exists(event):

@@ -24,6 +24,9 @@ JSON: Final = (b"content-type", b"application/json")
 MOST_BODY: Final = 66 << 20
 """Bytes that any body may have: a batch of tasks, or the largest payload that a pipeline can be told to take."""
 
+MOST_KEY: Final = 256
+"""Characters of an idempotency key."""
+
 MOST_WAIT: Final = 366 * 86_400.0
 
 _skim: Final = msgspec.json.Decoder(msgspec.Raw).decode
@@ -37,14 +40,14 @@ async def read_body(receive: Receive, headers: Headers, bound: int = MOST_BODY) 
     """Return a request's body. Raises `TooLarge` as soon as it is known to have more than `bound` bytes."""
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > bound:
-        raise _too_large(bound)
+        raise too_large(bound)
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGone
     body: bytes = message["body"]
     if not message["more_body"]:
         if len(body) > bound:
-            raise _too_large(bound)
+            raise too_large(bound)
         return body
     pieces, size = [body], len(body)
     while message["more_body"]:
@@ -54,11 +57,12 @@ async def read_body(receive: Receive, headers: Headers, bound: int = MOST_BODY) 
         pieces.append(message["body"])
         size += len(pieces[-1])
         if size > bound:
-            raise _too_large(bound)
+            raise too_large(bound)
     return b"".join(pieces)
 
 
-def _too_large(bound: int) -> TooLarge:
+def too_large(bound: int) -> TooLarge:
+    """Return the refusal of a body."""
     return TooLarge(f"The body is larger than the {bound} bytes that this route takes. Nothing of it was kept.")
 
 
@@ -175,3 +179,13 @@ def seconds_of(name: str, text: str | None) -> float | None:
     if seconds > MOST_WAIT:
         raise BadRequest(f"The parameter {name} is longer than a year.")
     return seconds
+
+
+def idempotency_key(headers: Headers) -> str | None:
+    """Return the key that makes a request safe to repeat, or None. Raises `BadRequest`."""
+    key = headers.get(b"idempotency-key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= MOST_KEY:
+        raise BadRequest(f"An Idempotency-Key has between 1 and {MOST_KEY} characters.")
+    return key.decode("latin-1")

@@ -13,7 +13,17 @@ import msgspec
 from msgspec import Meta, Raw
 
 from penstock.api.exchange import JSON as JSON_TYPE
-from penstock.api.exchange import Headers, Receive, Send, answer, check_text, not_understood, read_body
+from penstock.api.exchange import (
+    MOST_KEY,
+    Headers,
+    Receive,
+    Send,
+    answer,
+    check_text,
+    idempotency_key,
+    not_understood,
+    read_body,
+)
 from penstock.domain.errors import BadRequest, TooLarge
 from penstock.domain.units import UnitError, parse_duration
 from penstock.engine.engine import Engine
@@ -22,7 +32,6 @@ from penstock.engine.intake import Item, Sent
 MOST_TASKS: Final = 10_000
 """Tasks that one request may bring: they become durable together, and none of the others may wait long for it."""
 
-MOST_KEY: Final = 256
 SLICE_BYTES: Final = 1 << 20
 """How much of a long body is read between two looks at everything else."""
 
@@ -65,7 +74,7 @@ async def read_tasks(
     count. Raises `BadRequest` and `TooLarge`.
     """
     check_text(body, _WHAT)
-    key = _idempotency_key(headers)
+    key = idempotency_key(headers)
     try:
         if headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower() in _LINES:
             return await _read_lines(body, wall), key
@@ -146,15 +155,6 @@ def _check_number(tasks: int) -> None:
         raise TooLarge(
             f"A request may bring {MOST_TASKS} tasks; this one has more. Nothing was kept: send it in parts."
         )
-
-
-def _idempotency_key(headers: Headers) -> str | None:
-    key = headers.get(b"idempotency-key")
-    if key is None:
-        return None
-    if not 0 < len(key) <= MOST_KEY:
-        raise BadRequest(f"An Idempotency-Key has between 1 and {MOST_KEY} characters.")
-    return key.decode("latin-1")
 
 
 def _ids(sent: Sent) -> bytes:

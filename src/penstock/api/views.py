@@ -21,7 +21,7 @@ from penstock.domain.settings import redact
 from penstock.domain.task import ENDED, Outcome, State, name_of
 from penstock.engine.configuration import Applied, Deployed
 from penstock.engine.engine import Engine
-from penstock.engine.model import DIRECT, PRESENT, Function, Member, Source, function_of
+from penstock.engine.model import PRESENT, Function, Member, Source, built_in_of
 from penstock.engine.outlook import Expected
 from penstock.store.protocol import Change, Line, StoredAttempt, StoredObject, StoredTask, Version
 
@@ -226,13 +226,13 @@ def task_view(engine: Engine, stored: StoredTask, running: Collection[int] | Non
     """Show a task; `running`, the ids of all that run now, spares looking for each of many."""
     state = engine.state_of(stored, running)
     ended = stored.state in ENDED
-    direct = stored.pipeline.startswith(DIRECT)
+    direct = built_in_of(stored.pipeline)
     body = msgspec.Raw(stored.result) if stored.result else None
     ok = stored.outcome is Outcome.OK
     return {
         "id": name_of(stored.id),
         "pipeline": None if direct else stored.pipeline,
-        "function": function_of(stored.pipeline) if direct else _function_of(engine, stored.pipeline),
+        "function": direct or function_of(engine, stored.pipeline),
         "state": state.value,
         "outcome": None if stored.outcome is None else stored.outcome.value,
         "attempts": stored.attempts,
@@ -262,7 +262,8 @@ def _attempt_view(attempt: StoredAttempt) -> View:
     }
 
 
-def _function_of(engine: Engine, pipeline: str) -> str | None:
+def function_of(engine: Engine, pipeline: str) -> str | None:
+    """Return the function that a pipeline is in front of, if it is there."""
     pipe = engine.plant.pipes.get(pipeline)
     return None if pipe is None else pipe.spec.function
 
@@ -280,7 +281,7 @@ def why_view(engine: Engine, stored: StoredTask, expected: Expected) -> View:
 
 def line_view(position: int, line: Line) -> View:
     """Show a piece of output."""
-    direct = line.pipeline.startswith(DIRECT)
+    direct = built_in_of(line.pipeline)
     return {
         "position": position,
         "task": name_of(line.task) if line.task else None,

@@ -120,7 +120,8 @@ class PipelineSpec:
     `params` is the bytes of a JSON object, `secrets` are the names and texts of those in it, and `env` is what its own
     instances get besides the function's; all of them in clear. `timeout` None takes the function's; `version` is a number, an
     alias, or None for the live one; `batch` None calls the handler for each task, `dedup` None remembers keys as long as the
-    store does. `debounce` is (wait, longest wait of a first one).
+    store does. `debounce` is (wait, longest wait of a first one). Without `dead_letters`, a task that
+    failed for good is done: somebody has been told, and nobody redrives it.
     """
 
     name: str
@@ -147,6 +148,7 @@ class PipelineSpec:
     weight: float = 1.0
     version: int | str | None = None
     batch: BatchSpec | None = None
+    dead_letters: bool = True
 
 
 def function_spec(name: str, settings: Settings) -> FunctionSpec:

@@ -84,11 +84,11 @@ class Configurer:
         self._lock = asyncio.Lock()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of deploys, by function
         self._jobs: set[asyncio.Task[None]] = set()
-        self._left: set[str] = set()  # pipelines that are gone, and whose tasks the store still has
+        self._left = reconciler.left
 
     def join(self, loops: Loops) -> None:
         """Get to know who writes outcomes: some changes wait until the store has them all."""
-        self._recorder = loops.recorder
+        self._recorder, self._maps = loops.recorder, loops.maps
 
     def open(self) -> None:
         """Take up removals that were under way."""
@@ -251,7 +251,7 @@ class Configurer:
     async def _write(self, steps: Sequence[Step], flips: Sequence[Flip]) -> list[Change]:
         """Write a change in one transaction, and then make it so: from there on nothing can fail."""
         plant = self._plant
-        if self._left and any(step.name in self._left and step.action == "create" for step in steps):
+        if self._left and any(step.action == "create" for step in steps):
             await self._discard_left()
         writes: list[Write] = []
         await _in_slices(_add_writes(writes, steps))
@@ -275,8 +275,6 @@ class Configurer:
                 if step.kind == "pipeline":
                     self._look_drained(step.name)
             else:
-                if step.kind == "pipeline" and self._plant.pipes[step.name].busy:
-                    self._left.add(step.name)
                 yield from self._reconciler.remove(step.kind, step.name)
             yield
         for flip in flips:
@@ -329,6 +327,7 @@ class Configurer:
         for name in sorted(self._left):
             await self._plant.store.discard(self._plant.project_id, name, (State.QUEUED, State.DELAYED))
             self._left.discard(name)
+            await self._maps.look_again(name)
 
     def _do_later(self, work: Coroutine[Any, Any, None]) -> None:
         job = asyncio.get_running_loop().create_task(work)

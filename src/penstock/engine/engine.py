@@ -21,6 +21,7 @@ from penstock.engine.intake import Intake
 from penstock.engine.lender import Lender
 from penstock.engine.lives import Lives
 from penstock.engine.loops import Loops
+from penstock.engine.maps import Maps
 from penstock.engine.model import Plant
 from penstock.engine.outlook import Expected, Outlook
 from penstock.engine.pruner import Pruner
@@ -31,6 +32,7 @@ from penstock.engine.reserver import Reserver
 from penstock.engine.scaler import Scaler
 from penstock.engine.scheduler import Scheduler
 from penstock.engine.settle import Settle
+from penstock.engine.stragglers import Stragglers
 from penstock.engine.withdrawals import Withdrawals
 from penstock.store.protocol import StoredTask
 
@@ -73,6 +75,7 @@ class Engine:
         self.intake = Intake(plant)
         self.lender = Lender(plant)
         self.lives = Lives(plant)
+        self.maps = Maps(plant)
         self.outlook = Outlook(plant)
         self.pruner = Pruner(plant, keep_results)
         self.pump = Pump(plant)
@@ -81,6 +84,7 @@ class Engine:
         self.scaler = Scaler(plant)
         self.scheduler = Scheduler(plant)
         self.settle = Settle(plant)
+        self.stragglers = Stragglers(plant)
         self.withdrawals = Withdrawals(plant)
         self._join()
 
@@ -119,6 +123,7 @@ class Engine:
         await self.scheduler.open()
         self.expiry.open()
         plant.accepting = True
+        await self.maps.open()
         self.configurer.open()
         for fleet in plant.fleets.values():
             self.scaler.keep_warm(fleet)
@@ -133,6 +138,7 @@ class Engine:
         self.scheduler.close()
         self.expiry.close()
         self.pruner.close()
+        self.maps.close()
         self.configurer.close()
         await self.settle.nothing_runs(grace)
         plant.stopping = True
@@ -213,6 +219,7 @@ class Engine:
         pipe.counts.queued += number
         plant.admission.reread(pipeline)
         self.pump.wake()
+        await self.maps.look_again(pipeline)
         return number
 
     async def purge(self, pipeline: str) -> int:

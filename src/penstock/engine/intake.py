@@ -24,7 +24,7 @@ from penstock.domain.errors import (
 )
 from penstock.domain.mistakes import nearest
 from penstock.domain.task import ENDED, Attempt, Outcome, State, Task, name_of
-from penstock.engine.model import DIRECT, Pipe
+from penstock.engine.model import DIRECT, MAPPED, Pipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +83,12 @@ class Intake:
         """Begin to give ids: the epoch stands in front, so they are larger than all before and never used twice."""
         self._ids = count((epoch << 40) + 1)
 
+    def reserve(self, number: int) -> int:
+        """Take ids that follow each other; return the first."""
+        first = next(self._ids)
+        self._ids = count(first + number)
+        return first
+
     # sends --------------------------------------------------------------------------------------------------------
     async def send(self, name: str, items: Sequence[Item], key: str | None = None) -> Sent:
         """Put tasks into a pipeline's queue; return when they are on disk.
@@ -90,7 +96,7 @@ class Intake:
         `key` makes it safe to repeat the whole send: the second time, all answer with the ids of the first.
         """
         plant, pipe = self._plant, self.pipe(name)
-        self._check_open(pipe)
+        self.check_open(pipe)
         self._check_items(pipe, items)
         if pipe.spec.debounce is not None:
             return await self._debounce(pipe, items, key)
@@ -117,7 +123,7 @@ class Intake:
             ids = [task.id for task in tasks]
         if plant.pipes.get(name) is not pipe:
             await self._refuse_removed(name, tasks)
-        self._offer(name, pipe, tasks)
+        self.offer(name, pipe, tasks)
         return Sent(ids, sorted(known))
 
     async def _debounce(self, pipe: Pipe, items: Sequence[Item], key: str | None) -> Sent:
@@ -135,7 +141,7 @@ class Intake:
         self._settle.look_empty(pipe)
         if self._plant.pipes.get(name) is not pipe:
             await self._refuse_removed(name, sent.new)
-        self._offer(name, pipe, sent.new)
+        self.offer(name, pipe, sent.new)
         return Sent(sent.ids, sent.known, sent.replaced)
 
     def _delayed(self, pipe: Pipe, item: Item, wall: float, due: float) -> Task:
@@ -155,7 +161,7 @@ class Intake:
             self._recorder.write(Attempt(task, Outcome.CANCELLED, State.CANCELLED, body, self._plant.wall()))
         raise Conflict(f"The pipeline '{name}' was removed while the tasks were being sent. None of them will run.")
 
-    def _offer(self, name: str, pipe: Pipe, tasks: list[Task]) -> None:
+    def offer(self, name: str, pipe: Pipe, tasks: Sequence[Task]) -> None:
         """Hand durable tasks to admission, and delayed ones to the scheduler."""
         for task in tasks:
             if task.start_by is not None:
@@ -181,7 +187,8 @@ class Intake:
             start_by=None if item.expires_after is None else min(begins + item.expires_after, expires),
         )  # fmt: skip
 
-    def _check_open(self, pipe: Pipe) -> None:
+    def check_open(self, pipe: Pipe) -> None:
+        """Check that a pipeline takes tasks now. Raises `Unavailable`, `DiskFull` and `Conflict`."""
         if not self._plant.accepting:
             raise Unavailable("The server is starting or stopping. Send again in a moment.", 1.0)
         if self._plant.store.full:
@@ -194,28 +201,35 @@ class Intake:
             raise Conflict(f"The pipeline '{pipe.spec.name}' drains: it takes no more tasks until it is resumed.")
 
     def _check_items(self, pipe: Pipe, items: Sequence[Item]) -> None:
+        largest = max((len(item.payload) for item in items), default=0)
+        dearest = max((item.cost for item in items), default=0.0)
+        self.check_room(pipe, len(items), largest, dearest)
+        latest = self._plant.wall() + MOST_DELAY
+        if any(item.due is not None and item.due > latest for item in items):
+            raise BadRequest("A task can be delayed for a year at most.")
+
+    def check_room(self, pipe: Pipe, number: int, largest: int, dearest: float) -> None:
+        """Check that a pipeline has room for tasks, the largest of so many bytes, the dearest of that cost.
+
+        Raises `QueueFull`, `TooLarge` and `BadRequest`.
+        """
         spec = pipe.spec
-        if pipe.counts.waiting + len(items) > spec.max_queued:
+        if pipe.counts.waiting + number > spec.max_queued:
             raise QueueFull(
                 f"The pipeline '{spec.name}' holds {pipe.counts.waiting} tasks and may hold {spec.max_queued}. "
                 "Send again later, or raise max_queued.",
                 self._retry_after(pipe),
             )
-        largest = max((len(item.payload) for item in items), default=0)
         if largest > spec.max_payload:
             raise TooLarge(
                 f"A payload has {largest} bytes; the pipeline '{spec.name}' takes {spec.max_payload}. "
                 "Send a reference to the data instead, or raise max_payload."
             )
         most_cost = self._plant.admission.pipelines[spec.name].most_cost()
-        dearest = max((item.cost for item in items), default=0.0)
         if dearest > most_cost:
             raise BadRequest(
                 f"A task costs {dearest:g}, but a limit of '{spec.name}' never lets more than {most_cost:g} pass."
             )
-        latest = self._plant.wall() + MOST_DELAY
-        if any(item.due is not None and item.due > latest for item in items):
-            raise BadRequest("A task can be delayed for a year at most.")
 
     @staticmethod
     def _retry_after(pipe: Pipe) -> float:
@@ -254,7 +268,7 @@ class Intake:
             del plant.calls[task.id]
 
     def _check_call(self, pipe: Pipe, payload: bytes) -> None:
-        self._check_open(pipe)
+        self.check_open(pipe)
         if len(payload) > MOST_CALL_PAYLOAD:
             raise TooLarge(f"The body has {len(payload)} bytes; a synchronous call takes {MOST_CALL_PAYLOAD}.")
         if pipe.spec.paused:
@@ -317,7 +331,7 @@ class Intake:
         pipe = self._plant.pipes.get(name)
         if pipe is None:
             if name.startswith(DIRECT):
-                raise self._not_callable(name.removeprefix(DIRECT))
+                raise self._not_callable(name.removeprefix(MAPPED).removeprefix(DIRECT))
             raise NotFound("pipeline", name, nearest(name, (one for one in self._plant.pipes if one[0] != DIRECT)))
         return pipe
 

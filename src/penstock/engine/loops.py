@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from penstock.engine.intake import Intake
     from penstock.engine.lender import Lender
     from penstock.engine.lives import Lives
+    from penstock.engine.maps import Maps
     from penstock.engine.outlook import Outlook
     from penstock.engine.pump import Pump
     from penstock.engine.reconciler import Reconciler
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from penstock.engine.scaler import Scaler
     from penstock.engine.scheduler import Scheduler
     from penstock.engine.settle import Settle
+    from penstock.engine.stragglers import Stragglers
     from penstock.engine.withdrawals import Withdrawals
 
 
@@ -35,6 +37,7 @@ class Loops:
     intake: Intake
     lender: Lender
     lives: Lives
+    maps: Maps
     outlook: Outlook
     pump: Pump
     reconciler: Reconciler
@@ -43,4 +46,5 @@ class Loops:
     scaler: Scaler
     scheduler: Scheduler
     settle: Settle
+    stragglers: Stragglers
     withdrawals: Withdrawals

@@ -40,15 +40,25 @@ TAKING: Final = frozenset({READY, LEAVING})
 DIRECT: Final = "@"
 """Prefix of the built-in pipelines through which calls of a function itself go, and what stands before an alias in them."""
 
+MAPPED: Final = "@map "
+"""What stands before such a name for maps: calls never wait behind them."""
+
 
 def direct(function: str, alias: str | None = None) -> str:
     """Return the name of the built-in pipeline for calls of a function itself, or of what an alias of it points at."""
     return DIRECT + function if alias is None else f"{DIRECT}{function}{DIRECT}{alias}"
 
 
-def function_of(direct: str) -> str:
-    """Return the function that a built-in pipeline is for."""
-    return direct.removeprefix(DIRECT).partition(DIRECT)[0]
+def mapped(function: str, alias: str | None = None) -> str:
+    """Return the name of the built-in pipeline for maps of a function itself, or of what an alias of it points at."""
+    return MAPPED + direct(function, alias)
+
+
+def built_in_of(pipeline: str) -> str | None:
+    """Return the function whose built-in pipeline this is; None if a user made it."""
+    if not pipeline.startswith(DIRECT):
+        return None
+    return pipeline.removeprefix(MAPPED).removeprefix(DIRECT).partition(DIRECT)[0]
 
 
 @dataclass(slots=True)

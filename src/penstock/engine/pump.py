@@ -237,9 +237,10 @@ class Pump:
             pipe.paging = False
         if plant.pipes.get(name) is not pipe:  # it was removed, and perhaps made anew: what was read is gone
             return
-        known |= self._known(name) | plant.sending
+        known |= self._known(name)
         upto = key_of(page[-1]) if len(page) == PAGE else None
-        here = [task for task in page if task.id not in known and not self._scheduler.has(task.id)]
+        elsewhere = (known, plant.sending)
+        here = [t for t in page if not any(t.id in ids for ids in elsewhere) and not self._scheduler.has(t.id)]
         plant.admission.page_in(name, here, upto)
         self.wake()
 

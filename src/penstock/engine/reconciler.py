@@ -26,12 +26,13 @@ from penstock.domain.settings import (
     pipeline_spec,
 )
 from penstock.domain.task import WAITING, State
-from penstock.engine.model import Fleet, Function, Pipe, direct
+from penstock.engine.model import Fleet, Function, Pipe, direct, mapped
 from penstock.engine.objects import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
+    from penstock.domain.specs import Tier
     from penstock.engine.loops import Loops
     from penstock.engine.model import Plant
     from penstock.engine.versions import Flip
@@ -50,6 +51,7 @@ class Reconciler:
         self._plant = plant
         self.objects: dict[Kind, Objects] = {kind: Objects(kind) for kind in SECTIONS}
         self._wide: dict[str, None] = {}  # the limits that every pipeline passes
+        self.left: set[str] = set()  # removed pipelines whose tasks are still in the store
         self._contexts = count(1)
 
     def join(self, loops: Loops) -> None:
@@ -105,7 +107,7 @@ class Reconciler:
             self._remove_gate(name)
         elif kind == "function":
             for alias in (None, *self._plant.functions[name].spec.aliases):
-                self._remove_pipeline(direct(name, alias))
+                self._remove_built_in(name, alias)
             del self._plant.functions[name]
             if CEILING + name in self._plant.admission.gates:
                 self._remove_gate(CEILING + name)
@@ -159,7 +161,7 @@ class Reconciler:
             plant.admission.reserve(spec.name, spec.reserved_concurrency)
         if function is None:
             function = plant.functions[spec.name] = Function(spec.name, spec, gates)
-            self._put_pipeline(PipelineSpec(direct(spec.name), spec.name, tier="realtime", attempts=1))
+            self._put_built_in(spec.name)
             yield from self._put_aliases(function, {})
             return
         same = function.gates == gates and function.spec.timeout == spec.timeout
@@ -180,14 +182,24 @@ class Reconciler:
         """Let calls and pipelines that name an alias go where it points now."""
         after = function.spec.aliases
         for alias in [alias for alias in before if alias not in after]:
-            self._remove_pipeline(direct(function.name, alias))
+            self._remove_built_in(function.name, alias)
         for alias in after:
-            if (name := direct(function.name, alias)) not in self._plant.pipes:
-                self._put_pipeline(PipelineSpec(name, function.name, tier="realtime", attempts=1, version=alias))
+            if direct(function.name, alias) not in self._plant.pipes:
+                self._put_built_in(function.name, alias)
         turned = [alias for alias in after if before.get(alias) != after[alias]]
         for fleet in [one for one in self._plant.fleets.values() if one.function == function.name]:
             if fleet.pinned in turned:
                 yield from self._turn(fleet, function)
+
+    def _put_built_in(self, function: str, alias: str | None = None) -> None:
+        """Make the pipelines for calls and maps of a function itself: who calls or maps hears of failures."""
+        tiers: dict[str, Tier] = {direct(function, alias): "realtime", mapped(function, alias): "background"}
+        for name, tier in tiers.items():
+            self._put_pipeline(PipelineSpec(name, function, tier=tier, attempts=1, version=alias, dead_letters=False))
+
+    def _remove_built_in(self, function: str, alias: str | None) -> None:
+        for name in (direct(function, alias), mapped(function, alias)):
+            self._remove_pipeline(name)
 
     def _put_pipeline(self, spec: PipelineSpec) -> None:
         plant = self._plant
@@ -216,6 +228,8 @@ class Reconciler:
     def _remove_pipeline(self, name: str) -> None:
         plant = self._plant
         pipe = plant.pipes.pop(name)
+        if pipe.busy:
+            self.left.add(name)
         tasks = plant.admission.remove(name, plant.clock())
         for task in (*tasks, *self._scheduler.discard(name, tasks)):
             call = plant.calls.get(task.id)

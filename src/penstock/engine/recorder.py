@@ -48,7 +48,7 @@ class Recorder:
 
     def join(self, loops: Loops) -> None:
         """Get to know the loops that hear of what was written."""
-        self._pump, self._scheduler = loops.pump, loops.scheduler
+        self._pump, self._scheduler, self._maps = loops.pump, loops.scheduler, loops.maps
 
     def write(self, attempt: Attempt) -> None:
         """Let an outcome be written with the next batch."""
@@ -127,6 +127,7 @@ class Recorder:
                     await self._write_notes()
                 done, self._writing = self._writing, []
                 self._scheduler.written(done)
+                self._maps.written(done)
                 for attempt in done if self._waiters else ():
                     for future in self._waiters.pop(attempt.task.id, ()):
                         if not future.done():

@@ -269,6 +269,8 @@ class Settle:
             state = State.CANCELLED  # its pipeline was removed while it ran
         if state is State.DEAD and outcome is Outcome.INTERRUPTED:
             body = _error("Interrupted", f"The task's instance ended {task.interruptions} times before the task did.")
+        if state is State.DEAD and not pipe.spec.dead_letters:
+            state = State.DONE
         due = min(at + sequel.delay, task.expires) if state is State.DELAYED else None
         started = None if running.started is None else running.started + offset
         attempt = Attempt(

@@ -31,9 +31,9 @@ class Withdrawals:
             loops.pump,
         )
 
-    def cancel(self, stored: StoredTask) -> None:
-        """End a waiting task as cancelled."""
-        self._take_and_end([stored], Outcome.CANCELLED, State.CANCELLED, "The task was cancelled before it started.")
+    def cancel(self, *stored: StoredTask) -> None:
+        """End waiting tasks as cancelled."""
+        self._take_and_end(stored, Outcome.CANCELLED, State.CANCELLED, "The task was cancelled before it started.")
 
     def expire(self, late: Sequence[StoredTask]) -> None:
         """End tasks that have not started by the moment they had to."""

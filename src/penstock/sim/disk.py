@@ -31,13 +31,18 @@ READS: Final = frozenset(
         "output",
         "note",
         "notes",
+        "map",
+        "maps",
+        "ends",
+        "results",
+        "not_ended",
     }
 )
 WRITES: Final = frozenset(
     {"project", "enqueue", "debounce", "record", "note_starts", "recover", "promote", "redrive", "discard", "apply",
-     "add_version", "rotate", "write_output", "save_note", "prune"}
+     "add_version", "rotate", "write_output", "save_note", "prune", "start_map", "add_twin", "cancel_map", "finish_map"}
 )  # fmt: skip
-REFUSED_WHEN_FULL: Final = frozenset({"enqueue", "debounce", "apply", "add_version"})
+REFUSED_WHEN_FULL: Final = frozenset({"enqueue", "debounce", "apply", "add_version", "start_map", "add_twin"})
 
 
 class _Operation:

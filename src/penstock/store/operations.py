@@ -81,7 +81,7 @@ def _enqueue(session: Session, project: int, sendings: list[Sending]) -> list[di
         known = _keep_keys(session, project, sendings)
     rows = join([_without(each.rows, places) for each, places in zip(sendings, known, strict=True)])
     session.run_rows("enqueue", rows, project)
-    _count_fresh(session, project, rows.flat[:: rows.width], rows.flat[1 :: rows.width])
+    count_fresh(session, project, rows.flat[:: rows.width], rows.flat[1 :: rows.width])
     return known
 
 
@@ -150,7 +150,7 @@ def _debounce(session: Session, project: int, arguments: list[Debouncing]) -> li
             kept += (earlier, task.pipeline, names[place], task.created + session.key_ttl)
     new = [task for place, task in fresh if place not in opened]
     session.run_rows("enqueue", encode_tasks(new), project)
-    _count_fresh(session, project, [task.id for task in new], [task.pipeline for task in new])
+    count_fresh(session, project, [task.id for task in new], [task.pipeline for task in new])
     replaced = [(asked.tasks[place], standings[place]) for place in opened]
     session.run_rows("replace", encode_replacements(replaced), project)
     session.run_rows("add_keys", Rows(4, kept, {}), project)
@@ -168,7 +168,7 @@ def _known_keys(session: Session, project: int, tasks: Sequence[Task], keys: Seq
     return {place: task for answer in answers for place, task in _decode(answer)}
 
 
-def _count_fresh(session: Session, project: int, ids: list[int], pipelines: list[str]) -> None:
+def count_fresh(session: Session, project: int, ids: list[int], pipelines: list[str]) -> None:
     """Note that tasks were inserted; those that filing has already passed by are filed at once."""
     if not ids:
         return
@@ -197,7 +197,7 @@ def _record(session: Session, project: int, recordings: list[Recording]) -> list
     untraced = join([each.untraced for each in recordings])
     for rows in _apart(untraced):
         session.run_rows("record_untraced", rows, project)
-    _count_fresh(session, project, untraced.flat[:: untraced.width], untraced.flat[11 :: untraced.width])
+    count_fresh(session, project, untraced.flat[:: untraced.width], untraced.flat[11 :: untraced.width])
     for rows in _apart(join([each.known for each in recordings])):
         session.run_rows("record", rows, project)
     history = join([each.history for each in recordings])
@@ -261,6 +261,7 @@ def _redrive(
     ((pipeline, ids, expires, most),) = arguments
     chosen = session.value("choose_dead", project, pipeline, most) if ids is None else _encode(ids).decode()
     session.run("remember_dead", project, pipeline, chosen, session.next_position())
+    session.run("reopen_maps", project, chosen)
     return [session.run("redrive", project, pipeline, chosen, expires).rowcount]
 
 
@@ -291,7 +292,10 @@ def _prune(session: Session, project: int, arguments: list[tuple[Sequence[int], 
     went = _forget(session, project, _encode(ids).decode()) if ids else 0
     went += session.run("prune_output", project, ended_before, limit).rowcount
     went += session.run("prune_keys", project, now, limit).rowcount
-    return [went]
+    maps = session.run("prune_maps", project, ended_before, limit).rowcount
+    if maps:
+        session.run("prune_twins", project)
+    return [went + maps]
 
 
 DEBOUNCE: Final = Verb(_debounce, sends=True)

@@ -110,6 +110,25 @@ class StoredTask:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredMap:
+    """Hold one map: its items are the tasks with the ids behind its own.
+
+    `ended` counts them by outcome once all have ended (`finished`). `twins` are the second runs of items that took too
+    long, by the ids of these; a map that is asked for with others has none. `cancelled` is when that was asked for.
+    """
+
+    id: int
+    pipeline: str
+    items: int
+    created: float
+    stragglers: float | None = None
+    cancelled: float | None = None
+    finished: float | None = None
+    ended: Mapping[str, int] = field(default_factory=dict)
+    twins: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """Hold a piece of output that a task wrote. `task` is 0 for output that belongs to no task."""
 
@@ -257,6 +276,42 @@ class Store(Protocol):
     async def discard(self, project: int, pipeline: str, states: Sequence[State]) -> int:
         """Delete a pipeline's tasks in the given states, with their keys and history; return how many."""
 
+    # maps -------------------------------------------------------------------------------------------------------------
+    async def start_map(
+        self, project: int, made: StoredMap, tasks: Sequence[Task], key: str | None, remember: float | None
+    ) -> int | None:
+        """Write a map and all its items, or nothing. Their ids follow its own.
+
+        If `key` was given to a map of that pipeline within `remember` seconds (None: `key_ttl` of the adapter's settings),
+        nothing is written, and the id of that map returned.
+        """
+
+    async def add_twin(self, project: int, made: int, item: int, task: Task) -> None:
+        """Write a task that is the second run of one of a map's items, given by its id."""
+
+    async def cancel_map(self, project: int, made: int, at: float) -> None:
+        """Write that a map is being cancelled; its items are told one by one."""
+
+    async def finish_map(self, project: int, made: int, at: float, ended: Mapping[str, int]) -> None:
+        """Write that all items of a map have ended, and how many in which way. A redrive of one of them undoes it."""
+
+    async def map(self, project: int, made: int) -> StoredMap | None:
+        """Return one map, or None."""
+
+    async def maps(self, project: int, before: int | None, limit: int, *, unfinished: bool = False) -> list[StoredMap]:
+        """Return maps, newest first, those with an id smaller than `before` only; or those only that have not finished."""
+
+    async def ends(self, project: int, after: int, last: int, limit: int) -> list[tuple[int, State, Outcome | None]]:
+        """Return (id, state, outcome) of tasks in the order of their ids, behind `after` and up to `last`."""
+
+    async def results(self, project: int, ids: Sequence[int], most: int) -> list[StoredTask | None]:
+        """Return tasks in the order in which they are asked for, without history; None for one that is not there.
+
+        It stops before the results have more than `most` bytes together, but not before the first."""
+
+    async def not_ended(self, project: int, after: int, last: int, limit: int) -> list[StoredTask]:
+        """Return tasks that have not ended in the order of their ids: behind `after`, up to `last`; without history."""
+
     # configuration ----------------------------------------------------------------------------------------------------
     async def objects(self, project: int, kind: Kind, after: str, limit: int) -> list[StoredObject]:
         """Return functions, pipelines or limits in the order of their names, those behind the given name only."""
@@ -309,5 +364,5 @@ class Store(Protocol):
     async def prune(self, project: int, ended_before: float, now: float, limit: int) -> int:
         """Delete at most `limit` tasks that ended before a moment (dead ones stay), with what belongs to them.
 
-        Output of a deleted task and of the same age goes too, and keys that have expired at `now`. Returns how many rows
-        went; 0 means that there is nothing left to prune."""
+        Output of a deleted task and of the same age goes too, keys that have expired at `now`, and maps without any item
+        left. Returns how many rows went; 0 means that there is nothing left to prune."""

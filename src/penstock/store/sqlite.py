@@ -16,6 +16,7 @@ from penstock.store import configuring as c
 from penstock.store import operations as o
 from penstock.store import rows
 from penstock.store.disk import Ballast, DirectoryLock, sync
+from penstock.store.mapping import MapVerbs
 from penstock.store.protocol import Change, Kind, Line, Standing, StoredObject, StoredTask, Version, Write
 from penstock.store.readers import Reader, Readers
 from penstock.store.sealing import Vault, unseal
@@ -60,7 +61,7 @@ def ended(reader: Reader, project: int, start: int, ended_before: float, limit: 
         start = last
 
 
-class SqliteStore:
+class SqliteStore(MapVerbs):
     """Keep a data directory's state in `penstock.sqlite`.
 
     `key_ttl` is how long idempotency keys are remembered, in seconds; `fsync=False` is for tests, `inline=True` runs every
