@@ -5,6 +5,7 @@
 """
 
 from penstock.client.async_client import AsyncClient
+from penstock.client.async_maps import AsyncMap
 from penstock.client.bundle import pack
 from penstock.client.client import Client
 from penstock.client.errors import (
@@ -27,6 +28,7 @@ from penstock.client.errors import (
     Unauthorized,
     Unavailable,
 )
+from penstock.client.maps import Map
 from penstock.client.models import (
     AttemptRecord,
     Change,
@@ -34,6 +36,7 @@ from penstock.client.models import (
     Function,
     Limit,
     LogLine,
+    MapCounts,
     Pipeline,
     Plan,
     Step,
@@ -41,11 +44,13 @@ from penstock.client.models import (
     Version,
     Why,
 )
+from penstock.client.results import ItemResult
 from penstock.client.sends import Send
 
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "AsyncMap",
     "AttemptRecord",
     "BadRequest",
     "Change",
@@ -57,8 +62,11 @@ __all__ = [
     "Forbidden",
     "Function",
     "InvalidSettings",
+    "ItemResult",
     "Limit",
     "LogLine",
+    "Map",
+    "MapCounts",
     "Mistake",
     "NotFound",
     "Pipeline",

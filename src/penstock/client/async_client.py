@@ -9,13 +9,28 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from penstock.client import calls
+from penstock.client.async_maps import AsyncMap
 from penstock.client.async_sender import AsyncSender
 from penstock.client.bundle import pack
 from penstock.client.call import AGENT, Call, Keys, Page, Persistence
 from penstock.client.calls import Seconds, Settings
 from penstock.client.discovery import find_server
 from penstock.client.errors import ServerUnreachable
-from penstock.client.models import Change, Deployed, Function, Limit, LogLine, Pipeline, Plan, Task, Version, Why
+from penstock.client.events import EventReader
+from penstock.client.gathering import Progress, lines_of_async
+from penstock.client.models import (
+    Change,
+    Deployed,
+    Function,
+    Limit,
+    LogLine,
+    MapCounts,
+    Pipeline,
+    Plan,
+    Task,
+    Version,
+    Why,
+)
 from penstock.client.sends import Send, batches_async
 from penstock.client.waiting import Reconnects, TaskWait
 
@@ -132,6 +147,16 @@ class AsyncClient:
         """Return what a task waits for."""
         return await self._run(calls.why(task))
 
+    # maps
+
+    def map_of(self, name: str, *, return_exceptions: bool = False, progress: Progress | None = None) -> AsyncMap:
+        """Return a map that was started before, by its id; nothing is asked until it is used."""
+        return AsyncMap(self, name, return_exceptions=return_exceptions, progress=progress)
+
+    def maps(self) -> AsyncIterator[MapCounts]:
+        """Yield every map with its counts, the newest first, fetching page by page."""
+        return self._listing(calls.list_maps)
+
     # the configuration, and what happened
 
     async def apply(
@@ -167,6 +192,12 @@ class AsyncClient:
 
     # how
 
+    async def _map(
+        self, kind: str, name: str, body: bytes, stragglers: float | None, key: str | None, **how: Any
+    ) -> AsyncMap:
+        started = await self._run(calls.start_map(kind, name, body, stragglers, key or self._key()))
+        return AsyncMap(self, started.id, items=started.items, **how)
+
     async def _run(self, call: Call[T]) -> T:
         return await self._sender.run(call)
 
@@ -190,7 +221,7 @@ class AsyncClient:
         reconnects = Reconnects(self._retries)
         while True:
             try:
-                async with aclosing(self._sender.events(stream(after))) as events:
+                async with aclosing(self._sender.events(stream(after), EventReader())) as events:
                     async for event in events:
                         after = place(event)
                         reconnects.heard()
@@ -213,6 +244,32 @@ class AsyncFunctionHandle:
         Raises TaskFailed if it ended without one, Saturated if it could not start in time.
         """
         return await self._client._run(calls.invoke("functions", self.name, payload, timeout))
+
+    async def map(
+        self,
+        items: AsyncIterable[Any] | Iterable[Any],
+        *,
+        return_exceptions: bool = False,
+        stragglers: float | None = None,
+        progress: Progress | None = None,
+        key: str | None = None,
+    ) -> AsyncMap:
+        """Run the function for every item; the results can be read while they come. What fails is not tried again.
+
+        `items` is at most 100,000, sent as one: all are on the server's disk when this returns, or none. `AsyncMap` says how
+        results are read, and what `return_exceptions` does; `progress` is called with MapCounts meanwhile. An item that takes
+        longer than `stragglers` times the median of the others is run a second time, and the first good end counts: the
+        handler must not mind. `key` makes it safe to start the same map again, from another process too.
+        """
+        return await self._client._map(
+            "functions",
+            self.name,
+            await lines_of_async(items),
+            stragglers,
+            key,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
 
     async def deploy(self, path: str | os.PathLike[str], **settings: Any) -> Deployed:
         """Make the code in a file, a folder or a zip the live version.
@@ -305,6 +362,29 @@ class AsyncPipelineHandle:
         Raises TaskFailed if it ended without one, Saturated if it could not start in time.
         """
         return await self._client._run(calls.invoke("pipelines", self.name, payload, timeout))
+
+    async def map(
+        self,
+        items: AsyncIterable[Any] | Iterable[Any],
+        *,
+        return_exceptions: bool = False,
+        stragglers: float | None = None,
+        progress: Progress | None = None,
+        key: str | None = None,
+    ) -> AsyncMap:
+        """Send every item through the pipeline, under its limits and with its retries; the results can be read as they come.
+
+        See `AsyncFunctionHandle.map` for the arguments.
+        """
+        return await self._client._map(
+            "pipelines",
+            self.name,
+            await lines_of_async(items),
+            stragglers,
+            key,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
 
     async def pause(self) -> Pipeline:
         """Let the pipeline start nothing more; what runs goes on, what is sent waits."""

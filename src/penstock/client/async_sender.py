@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 from penstock.client.call import Call, Persistence, unreachable
 from penstock.client.errors import ApiError, error_of
-from penstock.client.events import EventReader
+from penstock.client.events import EventReader, LineReader
 from penstock.client.http1 import Address, Broken, Encoder, Response, ResponseReader, Silent, Unsent, parse_address
 from penstock.client.sender import CONNECT_WITHIN, IDLE_FOR, READ_BYTES
 
@@ -131,9 +131,8 @@ class AsyncSender:
                 waited += pause
             await asyncio.sleep(pause)
 
-    async def events(self, call: Call[T]) -> AsyncGenerator[T, None]:
-        """Yield what the events of a stream read, until the stream ends. Raises an ApiError."""
-        events = EventReader()
+    async def events(self, call: Call[T], events: EventReader | LineReader) -> AsyncGenerator[T, None]:
+        """Yield what the events (or lines) of a stream read, until the stream ends. Raises an ApiError."""
         try:
             async with aclosing(self._stream(self._head(call))) as chunks:
                 async for chunk in chunks:

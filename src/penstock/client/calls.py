@@ -23,12 +23,14 @@ from penstock.client.models import (
     Function,
     Limit,
     LogLine,
+    MapCounts,
     Pipeline,
     Plan,
     Task,
     Version,
     Why,
 )
+from penstock.client.results import ItemResult, read_line
 from penstock.client.sends import Send, encode
 
 JSON = ("Content-Type", "application/json")
@@ -36,6 +38,9 @@ NDJSON = ("Content-Type", "application/x-ndjson")
 ZIP = ("Content-Type", "application/zip")
 MERGE_PATCH = ("Content-Type", "application/merge-patch+json")
 EVENTS = ("Accept", "text/event-stream")
+
+START_WITHIN = 300.0
+"""Seconds that starting or cancelling a map may take: it may have a hundred thousand items."""
 
 Settings = Mapping[str, Any]
 Seconds = float | timedelta
@@ -65,6 +70,7 @@ _changes, _lines = reads_page("changes", Change), reads_page("lines", LogLine)
 _versions, _deployed = reads_member("versions", list[Version]), reads(Deployed)
 _ids, _redriven, _purged = reads_member("ids", list[str]), reads_member("redriven", int), reads_member("purged", int)
 _sealed = reads_member("sealed", int)
+_counts, _maps = reads(MapCounts), reads_page("maps", MapCounts)
 _why, _plan, _anything = reads(Why), reads(Plan), reads(dict[str, Any])
 
 
@@ -231,6 +237,37 @@ def cancel(task: str) -> Call[Task]:
 def why(task: str) -> Call[Why]:
     """Ask what a task waits for."""
     return Call("GET", _path("tasks", task, "why"), _why, repeatable=True)
+
+
+# maps
+
+
+def start_map(kind: str, name: str, body: bytes, stragglers: float | None, key: str | None) -> Call[MapCounts]:
+    """Run a function, or a pipeline, for every item of an NDJSON body."""
+    headers = (NDJSON, ("Idempotency-Key", key)) if key else (NDJSON,)
+    path = _path(kind, name, "map", stragglers=stragglers)
+    return Call("POST", path, _counts, body, headers, bool(key), within=START_WITHIN)
+
+
+def show_map(name: str) -> Call[MapCounts]:
+    """Ask how far a map is."""
+    return Call("GET", _path("maps", name), _counts, repeatable=True)
+
+
+def list_maps(before: Any = None) -> Call[Page[MapCounts]]:
+    """List maps, the newest first."""
+    return Call("GET", _path("maps", before=before), _maps, repeatable=True)
+
+
+def follow_map(name: str, order: str, after: int, *, progress: bool) -> Call[ItemResult | MapCounts]:
+    """Follow the results of a map behind an item; each line is one, or tells the counts."""
+    path = _path("maps", name, "results", order=order, after=after, progress=str(progress).lower())
+    return Call("GET", path, read_line, None, (("Accept", NDJSON[1]),), repeatable=True, within=None)
+
+
+def cancel_map(name: str) -> Call[MapCounts]:
+    """Cancel the items of a map that have not ended."""
+    return Call("DELETE", _path("maps", name), _counts, within=START_WITHIN)
 
 
 # limits

@@ -13,7 +13,22 @@ from penstock.client.call import AGENT, Call, Keys, Page, Persistence
 from penstock.client.calls import Seconds, Settings
 from penstock.client.discovery import find_server
 from penstock.client.errors import ServerUnreachable
-from penstock.client.models import Change, Deployed, Function, Limit, LogLine, Pipeline, Plan, Task, Version, Why
+from penstock.client.events import EventReader
+from penstock.client.gathering import Progress, lines_of
+from penstock.client.maps import Map
+from penstock.client.models import (
+    Change,
+    Deployed,
+    Function,
+    Limit,
+    LogLine,
+    MapCounts,
+    Pipeline,
+    Plan,
+    Task,
+    Version,
+    Why,
+)
 from penstock.client.sender import Sender
 from penstock.client.sends import Send, batches
 from penstock.client.waiting import Reconnects, TaskWait
@@ -126,6 +141,16 @@ class Client:
         """Return what a task waits for."""
         return self._run(calls.why(task))
 
+    # maps
+
+    def map_of(self, name: str, *, return_exceptions: bool = False, progress: Progress | None = None) -> Map:
+        """Return a map that was started before, by its id; nothing is asked until it is used."""
+        return Map(self, name, return_exceptions=return_exceptions, progress=progress)
+
+    def maps(self) -> Iterator[MapCounts]:
+        """Yield every map with its counts, the newest first, fetching page by page."""
+        return self._listing(calls.list_maps)
+
     # the configuration, and what happened
 
     def apply(
@@ -161,6 +186,10 @@ class Client:
 
     # how
 
+    def _map(self, kind: str, name: str, body: bytes, stragglers: float | None, key: str | None, **how: Any) -> Map:
+        started = self._run(calls.start_map(kind, name, body, stragglers, key or self._key()))
+        return Map(self, started.id, items=started.items, **how)
+
     def _run(self, call: Call[T]) -> T:
         return self._sender.run(call)
 
@@ -181,7 +210,7 @@ class Client:
         reconnects = Reconnects(self._retries)
         while True:
             try:
-                for event in self._sender.events(stream(after)):
+                for event in self._sender.events(stream(after), EventReader()):
                     after = place(event)
                     reconnects.heard()
                     yield event
@@ -203,6 +232,32 @@ class FunctionHandle:
         Raises TaskFailed if it ended without one, Saturated if it could not start in time.
         """
         return self._client._run(calls.invoke("functions", self.name, payload, timeout))
+
+    def map(
+        self,
+        items: Iterable[Any],
+        *,
+        return_exceptions: bool = False,
+        stragglers: float | None = None,
+        progress: Progress | None = None,
+        key: str | None = None,
+    ) -> Map:
+        """Run the function for every item; the results can be read while they come. What fails is not tried again.
+
+        `items` is at most 100,000, sent as one: all are on the server's disk when this returns, or none. `Map` says how
+        results are read, and what `return_exceptions` does; `progress` is called with MapCounts meanwhile. An item that takes
+        longer than `stragglers` times the median of the others is run a second time, and the first good end counts: the
+        handler must not mind. `key` makes it safe to start the same map again, from another process too.
+        """
+        return self._client._map(
+            "functions",
+            self.name,
+            lines_of(items),
+            stragglers,
+            key,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
 
     def deploy(self, path: str | os.PathLike[str], **settings: Any) -> Deployed:
         """Make the code in a file, a folder or a zip the live version.
@@ -293,6 +348,29 @@ class PipelineHandle:
         Raises TaskFailed if it ended without one, Saturated if it could not start in time.
         """
         return self._client._run(calls.invoke("pipelines", self.name, payload, timeout))
+
+    def map(
+        self,
+        items: Iterable[Any],
+        *,
+        return_exceptions: bool = False,
+        stragglers: float | None = None,
+        progress: Progress | None = None,
+        key: str | None = None,
+    ) -> Map:
+        """Send every item through the pipeline, under its limits and with its retries; the results can be read as they come.
+
+        See `FunctionHandle.map` for the arguments.
+        """
+        return self._client._map(
+            "pipelines",
+            self.name,
+            lines_of(items),
+            stragglers,
+            key,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
 
     def pause(self) -> Pipeline:
         """Let the pipeline start nothing more; what runs goes on, what is sent waits."""

@@ -149,6 +149,41 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class MapCounts:
+    """Tell how far a map is: how many of its items have ended, how many of them well, and the others by outcome.
+
+    `rate` is how many end in a second, of late. What is told between results has no more than this. `running` is how many
+    items run now, `rerun` how many ran a second time because they took too long.
+    """
+
+    items: int
+    ended: int
+    ok: int
+    failed: dict[str, int] = field(default_factory=dict)
+    rate: float | None = None
+    id: str = ""
+    state: str = ""
+    pipeline: str | None = None
+    function: str | None = None
+    running: int = 0
+    rerun: int = 0
+    stragglers: float | None = None
+    created: datetime | None = None
+    cancelled: datetime | None = None
+    finished: datetime | None = None
+
+    @property
+    def left(self) -> int:
+        """Return how many items have not ended."""
+        return self.items - self.ended
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Return about how long the rest takes at the rate of late; None if that is not known."""
+        return self.left / self.rate if self.rate else None
+
+
+@dataclass(frozen=True, slots=True)
 class Deployed:
     """Tell of code that has gone live.
 

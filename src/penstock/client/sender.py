@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from penstock.client.call import Call, Persistence, unreachable
 from penstock.client.errors import ApiError, error_of
-from penstock.client.events import EventReader
+from penstock.client.events import EventReader, LineReader
 from penstock.client.http1 import Address, Broken, Encoder, Response, ResponseReader, Silent, Unsent, parse_address
 
 T = TypeVar("T")
@@ -162,9 +162,8 @@ class Sender:
                 waited += pause
             time.sleep(pause)
 
-    def events(self, call: Call[T]) -> Iterator[T]:
-        """Yield what the events of a stream read, until the stream ends. Raises an ApiError."""
-        events = EventReader()
+    def events(self, call: Call[T], events: EventReader | LineReader) -> Iterator[T]:
+        """Yield what the events (or lines) of a stream read, until the stream ends. Raises an ApiError."""
         try:
             connection = self._connect()
             try:

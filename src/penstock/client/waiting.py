@@ -4,11 +4,14 @@ import random
 import time
 
 from penstock.client.calls import Seconds, seconds
-from penstock.client.errors import ServerUnreachable, TaskNotEnded
+from penstock.client.errors import ApiError, TaskNotEnded
 from penstock.client.models import Task
 
 LONG_POLL = 20.0
 """Seconds that one request waits for a task to end; a longer wait is several requests."""
+
+LONGEST_PAUSE = 5.0
+"""Seconds between two tries to begin a stream anew, at most."""
 
 
 class TaskWait:
@@ -47,9 +50,9 @@ class Reconnects:
         """Return the seconds to pause after a server ended a stream as it stopped."""
         return float(0.2 * random.uniform(0.5, 1.0))
 
-    def pause_after(self, failure: ServerUnreachable) -> float:
+    def pause_after(self, failure: ApiError) -> float:
         """Return the seconds to pause. Raises the failure if it is one too many in a row."""
         if self._failures >= self._retries:
             raise failure
         self._failures += 1
-        return float(0.1 * 2**self._failures * random.uniform(0.5, 1.0))
+        return float(min(LONGEST_PAUSE, 0.1 * 2**self._failures) * random.uniform(0.5, 1.0))
