@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from penstock.domain.ceilings import reservation_mistakes
 from penstock.domain.errors import Conflict, InvalidSettings, Mistake
 from penstock.domain.mistakes import did_you_mean, join, part_of
-from penstock.engine.model import direct
+from penstock.engine.model import built_in_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -88,7 +88,7 @@ class Feasible:
             pin = pipe.spec.version
             if pipe.spec.function != step.name or pin not in users or name in planned:
                 continue
-            if name != direct(step.name, str(pin)):
+            if built_in_of(name) is None:
                 users[str(pin)].append(f"pipelines.{name}")
             elif pipe.counts.waiting:
                 users[str(pin)].append(f"{pipe.counts.waiting} tasks that wait for it")
