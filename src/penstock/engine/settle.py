@@ -267,10 +267,9 @@ class Settle:
         state = sequel.state
         if state in WAITING and self._plant.pipes.get(task.pipeline) is not pipe:
             state = State.CANCELLED  # its pipeline was removed while it ran
-        if state is State.DEAD and outcome is Outcome.INTERRUPTED:
-            body = _error("Interrupted", f"The task's instance ended {task.interruptions} times before the task did.")
-        if state is State.DEAD and not pipe.spec.dead_letters:
-            state = State.DONE
+        if state is State.DEAD:
+            state = State.DEAD if pipe.spec.dead_letters else State.DONE
+            body = _interrupted(task) if outcome is Outcome.INTERRUPTED else body
         due = min(at + sequel.delay, task.expires) if state is State.DELAYED else None
         started = None if running.started is None else running.started + offset
         attempt = Attempt(
@@ -316,6 +315,10 @@ class Settle:
 
 def _error(kind: str, message: str) -> bytes:
     return json.dumps({"type": kind, "message": message}).encode()
+
+
+def _interrupted(task: Task) -> bytes:
+    return _error("Interrupted", f"The task's instance ended {task.interruptions} times before the task did.")
 
 
 def _log_line(member: Member, inside: int, exit: Exit) -> str:  # noqa: A002
