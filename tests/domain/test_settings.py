@@ -203,12 +203,13 @@ def test_a_function_in_full() -> None:
         "handler": "a:b", "timeout": "1m", "max_runtime": "1h", "max_parallel_requests": 20, "reuse": True, "memory": "256MB",
         "env": {"A": "b", "KEY": {"secret": "hunter2"}, "secret": "x"}, "max_instances": 7, "min_instances": 2,
         "idle_timeout": "5m", "on_timeout": "kill", "limits": ["l"], "rate": "5/s", "concurrency": 9, "description": "d",
+        "ramp": "40/m",
     }  # fmt: skip
     stored = validate_one("function", "f", settings, {"limit": {"l": {"concurrency": 1}}})
     assert stored == settings
     assert function_spec("f", stored) == FunctionSpec(
         "f", "a:b", 60.0, 3600.0, 20, True, 256_000_000, {"A": "b", "KEY": "hunter2", "secret": "x"}, 7, 2, 300.0, "kill",
-        ("l",), (RateSpec(5, 1.0),), 9,
+        ("l",), (RateSpec(5, 1.0),), 9, ramp=RateSpec(40, 60.0),
     )  # fmt: skip
 
 

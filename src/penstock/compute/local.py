@@ -11,7 +11,7 @@ import resource
 import signal
 import socket
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from penstock.compute import memory, processes
 from penstock.compute.environments import BUILD_TIMEOUT, Environments
 from penstock.compute.instances import LocalInstance
 from penstock.compute.isolation import Walls
+from penstock.compute.machine import Machine
 from penstock.compute.memory import Enforcement
 from penstock.compute.protocol import (
     Blueprint,
@@ -33,6 +34,7 @@ from penstock.compute.protocol import (
     NotIsolated,
 )
 from penstock.compute.zygotes import Zygote
+from penstock.runtime.procfs import read_pss
 
 IMPORT_TIMEOUT = 60.0
 """Seconds that an import may take when `launch` has to prepare a blueprint by itself."""
@@ -62,6 +64,7 @@ class LocalCompute:
         self._owner = ""
         self._enforcement = Enforcement()
         self._walls = Walls(private or directory)
+        self._machine = Machine()
         self._last_number = 0
         self._instances: dict[int, LocalInstance] = {}
         self._zygotes: dict[Blueprint, Zygote] = {}
@@ -183,6 +186,16 @@ class LocalCompute:
         zygote = self._zygotes.pop(blueprint, None)
         if zygote is not None:
             zygote.retire()
+
+    def memory_left(self) -> tuple[int, int] | None:
+        """Return (bytes of memory that are available to further instances, bytes in all)."""
+        return self._machine.memory_left()
+
+    async def weigh(self, instances: Collection[Instance]) -> Sequence[int]:
+        """Return how many bytes each of some instances uses, shared memory in parts; 0 if it is gone."""
+        local = [self._instances.get(instance.id) for instance in instances]
+        pids = [one.pid for one in local if one is not None]
+        return await self._loop.run_in_executor(self._worker, lambda: [read_pss(pid) if pid else 0 for pid in pids])
 
     def ping(self, instance: Instance) -> None:
         """Ask for a sign of life."""

@@ -264,5 +264,14 @@ class Compute(Protocol):
     def retire(self, blueprint: Blueprint) -> None:
         """Say that no further instance of this blueprint is wanted soon."""
 
+    def memory_left(self) -> tuple[int, int] | None:
+        """Return (bytes of memory that are available to further instances, bytes in all); None if nobody knows.
+
+        It is cheap enough to be asked whenever instances are to be started.
+        """
+
+    async def weigh(self, instances: Collection[Instance]) -> Sequence[int]:
+        """Return how many bytes each of some instances uses, shared memory in parts (PSS); 0 if it is gone."""
+
     def ping(self, instance: Instance) -> None:
         """Ask for a sign of life; `Listener.answers` tells of it. A handler that holds the GIL does not answer."""

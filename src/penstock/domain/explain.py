@@ -11,7 +11,7 @@ from penstock.domain.pipeline import IDLE, PAUSED, Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Say what binds: `kind` is paused, held, batch, rate, concurrency, limit, instances, turn or nothing.
+    """Say what binds: `kind` is paused, held, batch, rate, concurrency, limit, instances, ramp, memory, turn or nothing.
 
     `name` is that of the shared limit or the function, `until` a monotonic moment or None where it depends on other tasks.
     """

@@ -74,7 +74,8 @@ class FunctionSpec:
     `sandbox` is the level that is wanted, `writable` are folders that instances may change besides their own.
 
     `env` holds secrets in clear. `rates` and `concurrency` are ceilings over all that the function runs, whichever
-    pipeline it comes through; `reserved_concurrency` are units of the project's ceilings that are its own.
+    pipeline it comes through; `reserved_concurrency` are units of the project's ceilings that are its own. `ramp` is how fast
+    instances may start.
     """
 
     name: str
@@ -98,6 +99,7 @@ class FunctionSpec:
     sandbox: Sandbox = SANDBOX
     writable: tuple[str, ...] = ()
     network: bool = True
+    ramp: RateSpec | None = None
 
     @property
     def slots(self) -> int:
@@ -177,6 +179,7 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         concurrency=get("concurrency"),
         reserved_concurrency=get("reserved_concurrency", 0),
         aliases=get("aliases", {}),
+        ramp=_single_rate(get("ramp"))[0] if get("ramp") else None,
     )
 
 

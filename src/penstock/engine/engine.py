@@ -17,6 +17,7 @@ from penstock.engine.configuration import Bundles, Configurer
 from penstock.engine.deadlines import Deadlines
 from penstock.engine.debouncer import Debouncer
 from penstock.engine.expiry import Expiry
+from penstock.engine.headroom import Headroom
 from penstock.engine.intake import Intake
 from penstock.engine.lender import Lender
 from penstock.engine.lives import Lives
@@ -72,6 +73,7 @@ class Engine:
         self.debouncer = Debouncer(plant)
         self.deadlines = Deadlines(plant)
         self.expiry = Expiry(plant)
+        self.headroom = Headroom(plant)
         self.intake = Intake(plant)
         self.lender = Lender(plant)
         self.lives = Lives(plant)

@@ -49,13 +49,14 @@ class Lives:
 
     def join(self, loops: Loops) -> None:
         """Get to know who starts tasks, and who starts instances."""
-        self._pump, self._scaler = loops.pump, loops.scaler
+        self._pump, self._scaler, self._headroom = loops.pump, loops.scaler, loops.headroom
 
     # from the launch to the end -----------------------------------------------------------------------------------
     def launch(self, fleet: Fleet, now: float, *, apart: bool = False) -> Member:
         """Start one instance, for one suspected task alone if it is to be apart."""
         assert fleet.blueprint is not None
         instance = self._plant.compute.launch(fleet.blueprint)
+        self._headroom.launched(fleet, now)
         member = Member(fleet, instance, now, apart=apart)
         fleet.members[instance.id] = self._plant.members[instance.id] = member
         return member

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from penstock.engine.deadlines import Deadlines
     from penstock.engine.debouncer import Debouncer
     from penstock.engine.expiry import Expiry
+    from penstock.engine.headroom import Headroom
     from penstock.engine.intake import Intake
     from penstock.engine.lender import Lender
     from penstock.engine.lives import Lives
@@ -34,6 +35,7 @@ class Loops:
     deadlines: Deadlines
     debouncer: Debouncer
     expiry: Expiry
+    headroom: Headroom
     intake: Intake
     lender: Lender
     lives: Lives

@@ -223,7 +223,7 @@ class Fleet:
     __slots__ = (
         "blocked_until", "blueprint", "buckets", "cap", "env", "failures", "function", "idle_timer", "last_to_close",
         "longest", "looking", "lowest", "mean", "members", "name", "pinned", "present", "progress", "running", "starting",
-        "timeouts", "usage", "users", "warmup",
+        "timeouts", "typical", "usage", "users", "warmup", "weighed",
     )  # fmt: skip
 
     def __init__(
@@ -243,6 +243,8 @@ class Fleet:
         self.timeouts: Counter[float] = Counter()  # of those, how many have each
         self.longest = 0.0  # the longest of these
         self.warmup: float | None = None  # seconds from an instance's launch until it is ready, moving average
+        self.typical: int | None = None  # bytes that an instance was found to use
+        self.weighed = -inf  # when that was last looked at
         self.last_to_close = -inf  # when the last of the members closes for its age
         self.buckets: list[dict[int, Member]] = [{}, {}]
         self.lowest = 1
@@ -286,6 +288,11 @@ class Fleet:
                 return member
             self.lowest += 1
         return None
+
+    def idle(self) -> Member | None:
+        """Return a member that has nothing to do, or None."""
+        slots = 1 if self.blueprint is None else self.blueprint.slots
+        return next(iter(self.buckets[slots].values()), None) if slots < len(self.buckets) else None
 
     def give(self, member: Member, count: int) -> None:
         """Add free slots to a member."""

@@ -86,7 +86,9 @@ class Outlook:
         function = pipe.spec.function
         if pipe.fleet.blueprint is None and pipe.counts.queued:
             return Reason("code", f"the function '{function}' has no code yet", function)
-        return reason(self._plant.admission, pipe.spec.name, self._plant.clock())
+        found = reason(self._plant.admission, pipe.spec.name, self._plant.clock())
+        cap = pipe.fleet.cap
+        return found if found.kind != "instances" or cap is None else Reason(cap.kind, cap.text, function, cap.until)
 
     def _forecast(self, pipe: Pipe, position: int, most: int) -> Forecast:
         plant, fleet = self._plant, pipe.fleet

@@ -32,7 +32,7 @@ class Scaler:
 
     def join(self, loops: Loops) -> None:
         """Get to know the loops that begin instances and fill them."""
-        self._lives, self._pump = loops.lives, loops.pump
+        self._lives, self._pump, self._headroom = loops.lives, loops.pump, loops.headroom
 
     def run_once(self, now: float) -> None:
         """Start what is wanted by tasks that only lack a slot."""
@@ -56,7 +56,10 @@ class Scaler:
             slots = fleet.blueprint.slots
             wanted = self._plant.admission.demand(fleet.name, now, slots * (room + 1 + fleet.starting))
             caps.append(self._worthwhile(fleet, wanted, now))
-            launches, fleet.cap = growth(lacking(wanted, slots, fleet.starting), caps)
+            lack = lacking(wanted, slots, fleet.starting)
+            launches, fleet.cap = growth(lack, caps)
+            if launches:
+                launches, fleet.cap = growth(lack, [*caps, *self._headroom.caps(fleet, now)])
             for _ in range(launches):
                 self._lives.launch(fleet, now)
         if fleet.cap is not None and fleet.cap.until is not None:

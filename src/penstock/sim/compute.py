@@ -7,8 +7,8 @@ parent's death ends them, or until the next server's `open` does.
 import asyncio
 import contextvars
 import random
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
 
 from penstock.compute.protocol import (
     Blueprint,
@@ -24,6 +24,10 @@ from penstock.compute.protocol import (
 from penstock.sim.ledger import Ledger
 from penstock.sim.process import SimInstance
 from penstock.sim.script import AT_ONCE, Handler, Script, Spread
+
+WEIGHT: Final = 100 * 2**20
+SPARED: Final = 2**30
+"""Bytes that a process uses, and that the machine has beside room for them."""
 
 
 class Machine:
@@ -192,6 +196,18 @@ class SimCompute:
     def retire(self, blueprint: Blueprint) -> None:
         """Forget that the code is imported."""
         self._prepared.discard(_key(blueprint))
+
+    def memory_left(self) -> tuple[int, int] | None:
+        """Return what the processes that there are leave of the memory."""
+        fitting = self.machine.script.fitting
+        if fitting is None:
+            return None
+        total = SPARED + fitting * WEIGHT
+        return total - len(self.machine.processes) * WEIGHT, total
+
+    async def weigh(self, instances: Collection[Instance]) -> Sequence[int]:
+        """Return what processes weigh: all the same."""
+        return [WEIGHT if instance.id in self.machine.processes else 0 for instance in instances]
 
     def ping(self, instance: Instance) -> None:
         """Ask for a sign of life."""

@@ -82,6 +82,7 @@ def draw(seed: int) -> Scenario:
         if reserved and n == 0:
             functions[name]["reserved_concurrency"] = reserved
         bundles[name] = f"{name}-1"
+    _hold_back(random.Random(f"growth {seed}"), script, functions)
     pipelines = {f"p{n}": _pipeline(rng, list(functions), list(limits)) for n in range(rng.randint(1, 5))}
     service = Downstream(
         quotas={name: Quota(rng.randint(1, 10), rng.choice([0.5, 1.0, 5.0])) for name in pipelines},
@@ -101,6 +102,14 @@ def draw(seed: int) -> Scenario:
         commit=Spread(0.0, rng.choice([0.0, 0.001, 0.01, 0.1])), read=Spread(0.0, rng.choice([0.0, 0.001, 0.02])),
         prefix=rng.choice([2000, 2000, 5, 20]),
     )  # fmt: skip
+
+
+def _hold_back(rng: random.Random, script: Script, functions: dict[str, dict[str, Any]]) -> None:
+    """Let instances of some worlds start slowly, or find little memory. This has chance of its own: it came later."""
+    script.fitting = rng.choice([None, None, None, 2, 8])
+    for settings in functions.values():
+        if rng.random() < 0.2:
+            settings["ramp"] = rng.choice(["1/s", "20/s", "30/m"])
 
 
 # the world's manners --------------------------------------------------------------------------------------------------

@@ -121,10 +121,11 @@ class Handler:
 
 @dataclass(slots=True)
 class Script:
-    """Hold the handlers of a world by name."""
+    """Hold the handlers of a world by name, and how many instances its memory has room for (None: nobody knows)."""
 
     handlers: dict[str, Handler] = field(default_factory=dict)
     delays: Delays = Delays()
+    fitting: int | None = None
 
     def add(self, name: str, behaviour: Behaviour, **options: object) -> None:
         """Name a handler; `options` are the fields of `Handler`."""
