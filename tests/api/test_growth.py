@@ -9,13 +9,13 @@ from penstock.compute.machine import Machine
 
 
 def test_a_ramp_starts_instances_one_after_the_other(server: Server, name: str, tmp_path: Path) -> None:
-    server.deploy("waits", ramp="1/h", timeout="60s")
-    server.make(name, "waits")
+    server.deploy("ramped", "waits", ramp="1/h", timeout="60s")
+    server.make(name, "ramped")
     file = tmp_path / "go on"
     first, second = server.send(name, str(file), str(file))
     until(lambda: server.get(f"/v1/tasks/{second}/why").json()["kind"] == "ramp")
     why = server.get(f"/v1/tasks/{second}/why").json()
-    assert why["waits_for"] == "the ramp of 'waits' lets no more than 1 in 3600 s start"
+    assert why["waits_for"] == "the ramp of 'ramped' lets no more than 1 in 3600 s start"
     assert why["until"].endswith("Z")
     file.touch()  # then the one instance that there is takes both
     assert [server.wait(task)["outcome"] for task in (first, second)] == ["ok", "ok"]
