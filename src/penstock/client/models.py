@@ -75,8 +75,8 @@ class Why:
     """Tell what a task waits for, how many are ahead of it, and when it is expected to start.
 
     `kind` is what binds its pipeline now: rate, concurrency, limit (the shared one named in `limit`), held, paused, instances,
-    ramp, memory, batch, turn, code, delayed or nothing; `until` is when that ends, if it is known. With `exact` false it starts at
-    `expected_start` at the earliest, and `because` says why there is no more to say.
+    ramp, memory, batch, turn, code, delayed or nothing; `until` is when that ends, if it is known. With `exact` false it
+    starts at `expected_start` at the earliest, and `because` says why there is no more to say.
     """
 
     state: str
