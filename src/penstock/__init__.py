@@ -9,27 +9,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penstock.client import AsyncClient, Client
-    from penstock.runtime.errors import CostTooHigh, HoldAndWait, LimitError, Throttled, UnknownLimit
+    from penstock.runtime.errors import (
+        CallError,
+        CallFailed,
+        CallRefused,
+        CostTooHigh,
+        HoldAndWait,
+        LimitError,
+        Throttled,
+        TooDeep,
+        TooManyWait,
+        UnknownLimit,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
     "AsyncClient",
+    "CallError",
+    "CallFailed",
+    "CallRefused",
     "Client",
     "CostTooHigh",
     "HoldAndWait",
     "LimitError",
     "Throttled",
+    "TooDeep",
+    "TooManyWait",
     "UnknownLimit",
     "__version__",
 ]
 
 _HOME = {
     "AsyncClient": "penstock.client",
+    "CallError": "penstock.runtime.errors",
+    "CallFailed": "penstock.runtime.errors",
+    "CallRefused": "penstock.runtime.errors",
     "Client": "penstock.client",
     "CostTooHigh": "penstock.runtime.errors",
     "HoldAndWait": "penstock.runtime.errors",
     "LimitError": "penstock.runtime.errors",
     "Throttled": "penstock.runtime.errors",
+    "TooDeep": "penstock.runtime.errors",
+    "TooManyWait": "penstock.runtime.errors",
     "UnknownLimit": "penstock.runtime.errors",
 }
 

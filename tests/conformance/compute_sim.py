@@ -11,7 +11,7 @@ from penstock.compute.protocol import Compute, Ending
 from penstock.sim.compute import Machine, SimCompute
 from penstock.sim.ledger import Ledger
 from penstock.sim.loop import run
-from penstock.sim.script import Act, Call, Delays, Script, Spread, Take, error
+from penstock.sim.script import Act, Call, Delays, Make, Script, Spread, Take, error
 
 Answer = Callable[[Any, Call], Act]
 
@@ -65,6 +65,7 @@ ANSWERS: dict[str, Answer] = {
     ),
     "acquire": lambda event, _call: Act(0.001, body=_body("went on"), takes=(Take("provider", event),)),
     "hold": lambda _event, _call: Act(0.001, body=_body("held"), takes=(Take("database", hold=0.0),)),
+    "invoke": lambda event, _call: Act(0.001, body=_body(["went on", event]), makes=(Make("other", _body(event)),)),
     "spend": lambda event, _call: Act(0.001, spends=event),
     "exit": lambda event, _call: Act(0.001, crash=event),
     "crash": lambda _event, _call: Act(0.001, crash=-11),

@@ -83,6 +83,14 @@ async def hold_async(event, context):
         return "held"
 
 
+def invoke(event, context):
+    return ["went on", context.invoke("other", event)]
+
+
+async def invoke_async(event, context):
+    return ["went on", await context.invoke("other", event)]
+
+
 def spend(event, context):
     context.spent(event)
 
@@ -245,6 +253,15 @@ class Heard:
         await self.until(lambda: len(self.takes(attempt)) >= number)
         return self.takes(attempt)[number - 1]
 
+    async def order_of(self, attempt: int) -> wire.Order:
+        """Return what an attempt wants made, when it does."""
+
+        def orders() -> list[wire.Order]:
+            return [one for one in self.requests if isinstance(one, wire.Order) and one.attempt == attempt]
+
+        await self.until(orders)
+        return orders()[0]
+
     async def end_of(self, *attempts: int) -> list[End]:
         """Return the ends of attempts, when they have ended."""
         await self.until(lambda: all(attempt in self.ends for attempt in attempts))
@@ -319,6 +336,11 @@ def blueprint(handler: str, slots: int = 1, **more: Any) -> Blueprint:
 def granted(take: wire.Take) -> wire.Answer:
     """Return the answer that lets a handler go on."""
     return wire.Answer(take.attempt, take.number, wire.GRANTED, "")
+
+
+def done(order: wire.Order, body: bytes) -> wire.Reply:
+    """Return the reply that gives a handler a result."""
+    return wire.Reply(order.attempt, order.number, wire.DONE, len(body), body)
 
 
 def run_of(attempt: int, event: Any = None, **more: Any) -> Run:

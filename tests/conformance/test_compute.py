@@ -13,6 +13,7 @@ from tests.conformance.compute_world import (
     Body,
     Heard,
     blueprint,
+    done,
     exercise,
     granted,
     result_of,
@@ -154,6 +155,29 @@ def test_what_was_spent_is_told_before_the_end(run: Exercise, handler: str, slot
         instance.run([run_of(1, 812)])
         await heard.end_of(1)
         assert heard.requests == [wire.Spent(1, 812.0)]
+
+    run(body)
+
+
+@pytest.mark.parametrize(("handler", "slots"), [("invoke", 1), ("invoke", 4), ("invoke_async", 4)])
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_who_calls_others_goes_on_when_that_is_replied_to(run: Exercise, handler: str, slots: int, size: int) -> None:
+    async def body(compute: Compute, heard: Heard) -> None:
+        instance = compute.launch(blueprint(handler, slots))
+        instance.run([run_of(1, "x" * size)])
+        order = await heard.order_of(1)
+        assert (order.verb, order.waits, order.target) == (wire.INVOKE, True, "other")
+        assert (order.size, order.body) == (size + 2, b'"' + b"x" * size + b'"')
+        compute.ping(instance)
+        await heard.until(lambda: heard.answered)
+        assert not heard.ends
+        instance.answer([done(order, order.body)])
+        (end,) = await heard.end_of(1)
+        assert result_of(end) == ["went on", "x" * size]
+        instance.answer([done(order, b"1")])  # nobody waits for it any more
+        instance.run([run_of(2, 1)])
+        instance.answer([done(await heard.order_of(2), b"1")])
+        await heard.end_of(2)
 
     run(body)
 

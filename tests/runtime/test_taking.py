@@ -6,6 +6,7 @@ import pytest
 
 from penstock.runtime import wire
 from penstock.runtime.errors import LimitError, UnknownLimit
+from penstock.runtime.orders import over
 from penstock.runtime.taking import SyncTaking
 from penstock.runtime.wire import Answer
 
@@ -69,8 +70,8 @@ def test_an_answer_that_comes_just_at_the_end_disturbs_nobody(taking: SyncTaking
 
     heard: list[int] = []
     waiting = taking._waiting[TASK]
-    waiting[1] = Hearer(heard, lambda: waiting.pop(2, None))
-    waiting[2] = Hearer(heard, lambda: None)
+    waiting[1] = Hearer(heard, lambda: waiting.pop(2, None)), over
+    waiting[2] = Hearer(heard, lambda: None), over
     taking.end(TASK)
     assert heard == [1, 2]
 

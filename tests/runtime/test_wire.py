@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.runtime import wire, wire_executions, wire_limits, wire_lives
+from penstock.runtime import wire, wire_executions, wire_limits, wire_lives, wire_orders
 from penstock.runtime.wire import Decoder, Frame, WireError
 
 U32 = st.integers(0, 2**32 - 1)
@@ -18,6 +18,8 @@ BODIES = st.binary(max_size=300)
 INLINE = BODIES.map(lambda body: (len(body), body))
 LONG = st.integers(wire.INLINE + 1, wire.MAX_BODY).map(lambda size: (size, b""))
 
+ORDERED = st.integers(wire.INLINE + 1, wire.MAX_ORDER).map(lambda size: (size, b""))
+
 
 def _open(head: tuple[int, int, int, bool, float, int], body: tuple[int, bytes]) -> wire.Open:
     return wire.Open(*head, *body)
@@ -25,6 +27,14 @@ def _open(head: tuple[int, int, int, bool, float, int], body: tuple[int, bytes])
 
 def _end(head: tuple[int, int, float, float, float | None, str], body: tuple[int, bytes]) -> wire.End:
     return wire.End(*head, *body)
+
+
+def _order(head: tuple[int, int, int, bool, str, bytes], body: tuple[int, bytes]) -> wire.Order:
+    return wire.Order(*head, *body)
+
+
+def _reply(head: tuple[int, int, int], body: tuple[int, bytes]) -> wire.Reply:
+    return wire.Reply(*head, *body)
 
 
 FRAMES: st.SearchStrategy[Frame] = st.one_of(
@@ -43,6 +53,9 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(wire.Took, U64, U32, MOMENTS),
     st.builds(wire.Give, U64, U32),
     st.builds(wire.Spent, U64, COSTS),
+    st.builds(_order, st.tuples(U64, U32, st.integers(0, 1), st.booleans(), TEXT, BODIES), INLINE | ORDERED),
+    st.builds(wire.Wait, U64, U32),
+    st.builds(_reply, st.tuples(U64, U32, st.integers(0, 2)), INLINE | LONG),
     st.builds(wire.Stop),
     st.builds(wire.Ping),
     st.builds(wire.Pong, MOMENTS),
@@ -69,7 +82,7 @@ def test_one_byte_at_a_time(frames: list[Frame]) -> None:
 
 
 def test_every_frame_has_a_number_of_its_own() -> None:
-    rooms = (wire_executions, wire_limits, wire_lives)
+    rooms = (wire_executions, wire_limits, wire_lives, wire_orders)
     numbers = [number for room in rooms for number in room.KINDS]
     assert len(numbers) == len(set(numbers))
     assert {kind.frame for room in rooms for kind in room.KINDS.values()} == set(get_args(Frame))
@@ -102,6 +115,9 @@ def test_a_damaged_frame_is_read_as_some_frame_or_refused(data: st.DataObject, f
         (wire.encode_open(1, 1, 1, False, 1.0, 1, 5, b"four"), "5 bytes came with 4"),
         (wire.encode_open(1, 1, 1, False, 1.0, 1, wire.MAX_BODY + 1, b""), "at most"),
         (wire.encode_end(1, 9, 1.0, 1.0, None, "", 0, b""), "unknown ending 9"),
+        (wire.encode_order(1, 1, 2, True, "f", b"", 0, b""), "verb 2"),
+        (wire.encode_order(1, 1, 0, True, "f", b" " * 5000, 0, b""), "longer than the frame, or than they may be"),
+        (wire.encode_reply(1, 1, 3, 0, b""), "unknown status 3"),
         (wire.encode_log(1, 7, b"x"), "unknown stream 7"),
         (wire.encode_log(1, 0, b"\xff"), "not UTF-8"),
         (b"\x0a\x00\x00\x00\x02" + b"\0" * 8 + b"\xff\xff", "longer than the frame"),

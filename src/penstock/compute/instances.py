@@ -42,7 +42,7 @@ class LocalInstance:
         self._running: dict[int, int] = {}  # how many tasks of a batch each execution has, 0 if it is none
         self._defined: set[int] = set()
         self._sending = Sender()
-        self._arriving: Receiver[wire.End] = Receiver()
+        self._arriving: Receiver[wire.End | wire.Order] = Receiver()
         self._stopped = False
         self._lost = line is None
         self._then: Callable[[], None] | None = None
@@ -87,9 +87,17 @@ class LocalInstance:
             self._sending.drop(attempt)
         self._connection.send(b"".join([wire.encode_cancel(attempt) for attempt in attempts]))
 
-    def answer(self, answers: Sequence[wire.Answer]) -> None:
-        """Answer what executions have asked of limits."""
-        self._connection.send(b"".join([wire.encode_answer(*answer) for answer in answers]))
+    def answer(self, answers: Sequence[wire.Answer | wire.Reply]) -> None:
+        """Answer what executions have asked of limits, and reply to orders."""
+        frames = []
+        for answer in answers:
+            if isinstance(answer, wire.Answer):
+                frames.append(wire.encode_answer(*answer))
+                continue
+            frames.append(wire.announce_reply(answer))
+            if answer.size > INLINE:
+                frames.append(self._sending.begin(wire.ORDERS | answer.number, answer.body))
+        self._connection.send(b"".join(frames))
 
     def stop(self) -> None:
         """Let it end by itself when it has finished what it has."""
@@ -148,15 +156,15 @@ class LocalInstance:
                     self._arriving.expect(frame)
             elif isinstance(frame, wire.Started):
                 starts.append((frame.attempt, frame.at))
-            elif isinstance(frame, (wire.Take, wire.Took, wire.Give, wire.Spent)):
-                requests.append(frame)
+            elif isinstance(frame, wire.Request):
+                self._request(frame, requests)
             elif isinstance(frame, wire.Log):
                 if starts:
                     self._listener.started(self, starts)
                     starts = []
                 self._listener.output(self, frame.attempt, STREAMS[frame.stream], frame.text)
             else:
-                self._take_other(frame, ends)
+                self._take_other(frame, ends, requests)
         if starts:
             self._listener.started(self, starts)
         if requests:
@@ -164,11 +172,21 @@ class LocalInstance:
         if ends:
             self._listener.finished(self, ends)
 
-    def _take_other(self, frame: Frame, ends: list[End]) -> None:
+    def _request(self, frame: wire.Request, requests: list[wire.Request]) -> None:
+        if isinstance(frame, wire.Order) and frame.size != len(frame.body):
+            self._arriving.expect(frame)
+        else:
+            requests.append(frame)
+
+    def _take_other(self, frame: Frame, ends: list[End], requests: list[wire.Request]) -> None:
         if isinstance(frame, wire.Data):
             credit, complete = self._arriving.take(frame)
             if complete:
-                self._end(*complete, ends)
+                head, body = complete
+                if isinstance(head, wire.End):
+                    self._end(head, body, ends)
+                else:
+                    requests.append(head._replace(body=body))
             elif credit:
                 self._connection.send(credit)
         elif isinstance(frame, wire.Credit):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
-from penstock.runtime.wire import Answer, Request
+from penstock.runtime.wire import Answer, Reply, Request
 from penstock.runtime.wire import Entry as Entry  # noqa: PLC0414 - part of this contract
 
 Level = Literal["standard", "off"]
@@ -183,8 +183,8 @@ class Instance(Protocol):
     def cancel(self, attempts: Sequence[int]) -> None:
         """Cancel executions: an async handler gets CancelledError; nothing happens to a sync one that has started."""
 
-    def answer(self, answers: Sequence[Answer]) -> None:
-        """Answer what executions have asked of limits; those that have ended meanwhile do not hear it."""
+    def answer(self, answers: Sequence[Answer | Reply]) -> None:
+        """Answer what executions have asked of limits, and reply to orders; who has ended meanwhile does not hear it."""
 
     def stop(self) -> None:
         """Let it end by itself when it has finished what it has. It gets no more `run` after this."""
@@ -206,9 +206,10 @@ class Listener(Protocol):
         """
 
     def asked(self, instance: Instance, requests: Sequence[Request]) -> None:
-        """Hear what running executions ask of limits and tell of them, in the order of asking.
+        """Hear what running executions ask of limits and tell of them, and what they want made, in the order of asking.
 
         Every `Take` wants one answer. No handler goes on after the moment of its `Took`, which may be told again, later.
+        Every `Order`, which has its whole body here, wants one reply; a `Wait` for one may come before it.
         """
 
     def finished(self, instance: Instance, ends: Sequence[End]) -> None:

@@ -62,6 +62,7 @@ class Admission:
         if pipeline.own is not None:
             pipeline.own.configure(spec.rates, spec.concurrency, adaptive=spec.adaptive)
             self._look_at_periods(pipeline.own)
+            self._places.opened(pipeline.own)
             gates = (pipeline.own, *gates)
         pipeline.gates = gates
         if spec.paused:
@@ -245,10 +246,10 @@ class Admission:
 
     def finish(self, start: Start, started_at: float | None) -> None:
         """Free what a start took (its slot comes back by `provide`); None if its handler never started."""
-        for gate in start.gates:
-            gate.release()
-            if gate.limits_concurrency:
-                self._places.opened(gate)
+        if start.rests:
+            self.lending.resting.leave(start)
+        else:
+            self.lending.resting.release(start)
         for gate in start.rated if start.undated else ():
             if started_at is None:
                 gate.undate(start.cost)
@@ -256,12 +257,6 @@ class Admission:
                 gate.date(started_at, start.cost)
             self._places.opened(gate, sooner=started_at is None)
         start.undated = False
-        if start.own is None:
-            pipeline = start.pipeline
-            pipeline.ungated -= 1
-            if pipeline.own is not None:
-                pipeline.own.release()
-                self._places.opened(pipeline.own)
 
     def reserved(self, gate: Gate) -> None:
         """Let another block of a gate's long periods be used: it is on disk."""

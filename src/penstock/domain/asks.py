@@ -58,17 +58,18 @@ class Asks:
     """Hold those who ask at one gate, first come first served: for its rates, and for its concurrency.
 
     They stand in two lines. Otherwise one who holds a unit and wants to pass the rate could stand behind one who waits
-    for that unit.
+    for that unit. Tasks that have rested and come back for their units stand in a third one.
     """
 
-    __slots__ = ("rates", "slots")
+    __slots__ = ("rates", "returns", "slots")
 
     def __init__(self) -> None:
         self.rates: OrderedDict[Ask, None] = OrderedDict()  # its first is found at once, however many went before
         self.slots: OrderedDict[Ask, None] = OrderedDict()
+        self.returns: OrderedDict[Start, None] = OrderedDict()
 
     def __bool__(self) -> bool:
-        return bool(self.rates or self.slots)
+        return bool(self.rates or self.slots or self.returns)
 
     def line(self, ask: Ask) -> OrderedDict[Ask, None]:
         """Return the line in which an ask stands."""
@@ -77,7 +78,8 @@ class Asks:
 
 @dataclass(slots=True)
 class Lent:
-    """Report what those who asked are told: what is granted, and what never can be."""
+    """Report what those who asked are told: what is granted, and what never can be; and who comes back from a rest."""
 
     granted: list[Ask] = field(default_factory=list)
     refused: list[tuple[Ask, Refusal]] = field(default_factory=list)
+    back: list[Start] = field(default_factory=list)

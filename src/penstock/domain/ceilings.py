@@ -92,11 +92,11 @@ class Reserve(Gate):
         common = 0.0 if others else max(0.0, parent.free())
         return min(max(0, self.n - self.in_use) + common, parent.left())
 
-    def take(self, now: float, cost: float) -> None:
-        """Let one task pass."""
+    def enter(self) -> None:
+        """Take one unit."""
         self.parent.inside += 1
         self.parent.kept += self.in_use >= self.n
-        super().take(now, cost)
+        super().enter()
 
     def release(self) -> None:
         """Free the unit of a task whose work has really ended."""

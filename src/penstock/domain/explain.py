@@ -67,6 +67,8 @@ def _at_gate(pipeline: Pipeline, gate: Gate, now: float, cost: float) -> Reason 
     if gate.free() <= 0:
         most = gate.parent.concurrency if isinstance(gate, Reserve) else gate.concurrency
         return Reason("concurrency" if own else "limit", f"{its}{learned}concurrency of {most}{of}", name)
+    if gate.asks and own:
+        return Reason("concurrency", "running tasks of it that go on after a wait for others go first")
     if gate.asks:
         return Reason("limit", f"running tasks that ask for the limit '{gate.name}' go first", gate.name)
     at = gate.copy().ready_at(now, cost)

@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from penstock.domain.asks import Ask, Asks, Lent, Refusal, Why
+from penstock.domain.resting import Resting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,6 +34,7 @@ class Lending:
         self._places = places
         self._unreserved = unreserved
         self.lined: dict[Gate, None] = {}  # gates at which somebody asks
+        self.resting = Resting(places, self.lined)
 
     # asks ---------------------------------------------------------------------------------------------------------
     def ask(self, ask: Ask) -> Refusal | None:
@@ -135,6 +137,9 @@ class Lending:
         asks = gate.asks
         assert asks is not None
         wakes_at = inf
+        while asks.returns and self.resting.may(start := next(iter(asks.returns))):
+            self.resting.enter(start)
+            lent.back.append(start)
         while asks.rates and len(lent.granted) < MOST:
             ask = next(iter(asks.rates))
             if ask.cost > gate.most_cost():
@@ -221,14 +226,27 @@ def _stall(ask: Ask, change: int) -> None:
 
 def _refusal(ask: Ask) -> Refusal | None:
     """Return why a task may not even stand in line."""
+    return _slot_refusal(ask) if ask.slot else _rate_refusal(ask)
+
+
+def _rate_refusal(ask: Ask) -> Refusal | None:
     gate = ask.gate
-    if not ask.slot:
-        if not gate.rates:
-            return Refusal(
-                Why.MISUSE,
-                f"The limit '{gate.name}' has no rate to acquire from. Use context.slot('{gate.name}') for its concurrency.",
-            )
-        return _too_much(ask) if ask.cost > gate.most_cost() else None
+    if not gate.rates:
+        return Refusal(
+            Why.MISUSE,
+            f"The limit '{gate.name}' has no rate to acquire from. Use context.slot('{gate.name}') for its concurrency.",
+        )
+    return _too_much(ask) if ask.cost > gate.most_cost() else None
+
+
+def _slot_refusal(ask: Ask) -> Refusal | None:
+    gate = ask.gate
+    if ask.start.rests:
+        return Refusal(
+            Why.HOLDS,
+            f"The task waits for others that it has called, and holds nothing meanwhile. Take a slot of '{gate.name}' when "
+            "they have ended.",
+        )
     passed = (one for one in ask.start.gates if one is not ask.start.own)
     if any(
         one.name == gate.name and one.limits_concurrency for one in passed

@@ -205,8 +205,12 @@ class Gate:
 
     def take(self, now: float, cost: float) -> None:
         """Let one task pass: charge it."""
-        self.in_use += 1
+        self.enter()
         self.charge(now, cost)
+
+    def enter(self) -> None:
+        """Take one unit of the concurrency, whatever the rates say."""
+        self.in_use += 1
 
     def charge(self, now: float, cost: float) -> None:
         """Take from the rates alone."""

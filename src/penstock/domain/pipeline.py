@@ -132,11 +132,13 @@ class Start:
     It has one task, or those of a batch (`batched`: the handler gets a list, be it of one). `rated` are those of its gates
     that had rates when it was admitted: only these charge units to it, and date them. `cost` is what it really takes: that
     of its tasks, until the handler tells better. `asks` is what it asked for since, and `acquired` where
-    it got something.
+    it got something. One that `rests` waits for others of its own making and has no concurrency; `stands_at` are the gates
+    where it stands in line to have it back.
     """
 
     __slots__ = (
-        "acquired", "asks", "batched", "cost", "date", "gates", "own", "pipeline", "rated", "slots", "task", "tasks", "undated",
+        "acquired", "asks", "batched", "cost", "date", "gates", "own", "pipeline", "rated", "rests", "slots", "stands_at",
+        "task", "tasks", "undated",
     )  # fmt: skip
 
     def __init__(self, tasks: tuple[Task, ...], cost: float, pipeline: Pipeline) -> None:
@@ -153,6 +155,8 @@ class Start:
         self.undated = bool(self.rated)
         self.asks: dict[int, Ask] | None = None  # by number; made with the first
         self.acquired: tuple[Gate, ...] = ()
+        self.rests = False
+        self.stands_at: tuple[Gate, ...] = ()
 
     @property
     def dated(self) -> bool:

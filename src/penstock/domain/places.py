@@ -41,14 +41,20 @@ class Places:
 
         `sooner`: also a pipeline that waits for a moment of its own gate, which may now come earlier.
         """
+        if isinstance(gate, Gate):
+            self._let_ask(gate)
         owner = gate.owner
         if owner is not None:
             if owner.place is OWN or (sooner and owner.place is MOMENT):
                 self.make_ready(owner)
             return
         self._call(gate)
-        if isinstance(gate, Gate) and gate.asks:
-            self.asked[gate] = None
+
+    def _let_ask(self, gate: Gate) -> None:
+        """Let those who ask at a gate try again, and those at others that may have room when this one has."""
+        for one in (gate, *gate.kin):
+            if one.asks:
+                self.asked[one] = None
 
     def _call(self, gate: Door) -> None:
         """Let pipelines that wait at a shared gate try again."""

@@ -1,6 +1,7 @@
 """One pipeline's waiting tasks: a sorted prefix in memory, the rest in the store.
 
-Tasks are sorted by (priority, larger first; id). What sorts before the end of the prefix comes in and may push the end
+Tasks are sorted by (depth, larger first; priority, larger first; id): what running tasks wait for goes before what nobody
+waits for, so that few wait at once. What sorts before the end of the prefix comes in and may push the end
 out; what sorts behind it stays in the store once the prefix is full. `more` says that the store has tasks behind it.
 """
 
@@ -21,12 +22,15 @@ HUNGRY: Final = 1000
 FRUGAL: Final = 64
 """How many tasks of a pipeline are kept when all together take as much memory as they may."""
 
+DEEPER: Final = 33
+"""The bit above all that a priority can be."""
+
 Key = tuple[int, int]
 
 
 def key_of(task: Task) -> Key:
     """Return what sorts a task within its pipeline."""
-    return (-task.priority, task.id)
+    return (-task.priority - (task.depth << DEEPER), task.id)
 
 
 class Queue:

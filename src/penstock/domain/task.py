@@ -60,12 +60,13 @@ class Task:
     asks for an instance of its own: the task was in one that ended, and may be what ended it. `pinned` keeps it in memory:
     it has been out, and the store may still hold it as running or delayed. `start_by` is the moment by which it must have
     started the first time; None if there is none, and once it has. `since` is the moment from which it has waited: when it
-    came, or was due last. `size` is the length of a payload that was left on disk.
+    came, or was due last. `size` is the length of a payload that was left on disk. `depth` is how many tasks wait for it, one
+    for the other: 0 for one that no running task has called.
     """
 
     __slots__ = (
-        "apart", "attempts", "cost", "created", "due", "durable", "expires", "id", "interruptions", "key", "payload", "pinned",
-        "pipeline", "priority", "since", "size", "start_by", "throttles",
+        "apart", "attempts", "cost", "created", "depth", "due", "durable", "expires", "id", "interruptions", "key", "payload",
+        "pinned", "pipeline", "priority", "since", "size", "start_by", "throttles",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +104,7 @@ class Task:
         self.pinned = False
         self.apart = interruptions > 0
         self.throttles = 0
+        self.depth = 0
 
     def __repr__(self) -> str:
         return f"Task({name_of(self.id)}, {self.pipeline})"

@@ -158,7 +158,7 @@ class Turns:
                 gate is not via and kept_for is not pipeline and gate.waiters is not None and gate.waiters.count
             )
             if gate.asks or waited_for:
-                return gate, now
+                return gate, inf if gate is pipeline.own else now
             at = gate.ready_at(now, cost)
             if at > now:
                 if at == inf and gate.runs_out():

@@ -24,6 +24,7 @@ from penstock.engine.lives import Lives
 from penstock.engine.loops import Loops
 from penstock.engine.maps import Maps
 from penstock.engine.model import Plant
+from penstock.engine.orders import Orders
 from penstock.engine.outlook import Expected, Outlook
 from penstock.engine.pruner import Pruner
 from penstock.engine.pump import Pump
@@ -33,6 +34,7 @@ from penstock.engine.reserver import Reserver
 from penstock.engine.scaler import Scaler
 from penstock.engine.scheduler import Scheduler
 from penstock.engine.settle import Settle
+from penstock.engine.sleepers import Sleepers
 from penstock.engine.stragglers import Stragglers
 from penstock.engine.withdrawals import Withdrawals
 from penstock.store.protocol import StoredTask
@@ -78,6 +80,7 @@ class Engine:
         self.lender = Lender(plant)
         self.lives = Lives(plant)
         self.maps = Maps(plant)
+        self.orders = Orders(plant)
         self.outlook = Outlook(plant)
         self.pruner = Pruner(plant, keep_results)
         self.pump = Pump(plant)
@@ -87,6 +90,7 @@ class Engine:
         self.scheduler = Scheduler(plant)
         self.settle = Settle(plant)
         self.stragglers = Stragglers(plant)
+        self.sleepers = Sleepers(plant)
         self.withdrawals = Withdrawals(plant)
         self._join()
 

@@ -237,23 +237,26 @@ class Intake:
         return min(60.0, max((rate.period / rate.n for rate in pipe.spec.rates), default=1.0) or 1.0)
 
     # synchronous calls ----------------------------------------------------------------------------------------------
-    async def call(self, name: str, payload: bytes, timeout: float | None) -> Attempt:
+    async def call(
+        self, name: str, payload: bytes, timeout: float | None, *, start_wait: float = MOST_START_WAIT, depth: int = 0
+    ) -> Attempt:
         """Run one task through a pipeline and return its end. `timeout` (seconds) bounds waiting and running together.
 
-        Raises `Saturated` if it could not start in time. A caller that goes away cancels its task.
+        Without one, it may wait for `start_wait` seconds for its start. `depth` is how many tasks wait for it, one for the
+        other. Raises `Saturated` if it could not start in time. A caller that goes away cancels its task.
         """
         plant, pipe = self._plant, self.pipe(name)
         self._check_call(pipe, payload)
         wall = plant.wall()
         task = Task(next(self._ids), name, payload, created=wall, expires=inf, durable=False)
+        task.depth = depth
         answer: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
         plant.calls[task.id] = answer
         pipe.counts.queued += 1
         plant.admission.offer(name, (task,))
         self._pump.wake()
         loop = asyncio.get_running_loop()
-        start_wait = MOST_START_WAIT if timeout is None else timeout
-        timers = [loop.call_later(start_wait, self._give_up, task, pipe)]
+        timers = [loop.call_later(start_wait if timeout is None else timeout, self._give_up, task, pipe)]
         if timeout is not None:
             timers.append(loop.call_later(timeout, self._stop, task, Outcome.TIMEOUT))
         try:

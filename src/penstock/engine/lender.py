@@ -35,7 +35,7 @@ class Lender:
 
     def join(self, loops: Loops) -> None:
         """Get to know the loop that grants."""
-        self._pump = loops.pump
+        self._orders, self._pump = loops.orders, loops.pump
 
     def asked(self, instance: Instance, requests: Sequence[wire.Request]) -> None:
         """Act on what handlers ask and tell. Requests of executions that have ended are refused."""
@@ -45,7 +45,9 @@ class Lender:
             running = self._plant.running.get(request.attempt)
             if running is not None and running.member.instance is not instance:
                 running = None
-            if isinstance(request, wire.Take):
+            if isinstance(request, wire.Order | wire.Wait):
+                self._orders.hear(instance, running, request)
+            elif isinstance(request, wire.Take):
                 refusal = _OVER if running is None or not running.tasks else self._take(running, request)
                 if refusal is not None:
                     refused.append(_answer(request.attempt, request.number, refusal))
@@ -54,7 +56,8 @@ class Lender:
             elif isinstance(request, wire.Spent):
                 lending.spent(running.start, request.cost)
             elif (ask := (running.start.asks or {}).get(request.number)) is None:
-                continue
+                if isinstance(request, wire.Give):
+                    self._orders.give(running, request.number)
             elif isinstance(request, wire.Took):
                 lending.went_on(ask, request.at)
             else:
@@ -80,7 +83,9 @@ class Lender:
         return Refusal(Why.UNKNOWN, f"There is no limit named '{limit}' in this project: {hint}")
 
     def answer(self, lent: Lent) -> None:
-        """Tell instances what was granted and what was refused."""
+        """Tell instances what was granted and what was refused, and let go on who comes back."""
+        for start in lent.back:
+            self._orders.back(start)
         answers: dict[Instance, list[wire.Answer]] = {}
         for ask in lent.granted:
             running = self._plant.running[ask.attempt]
@@ -100,6 +105,7 @@ class Lender:
 
     def withdraw(self, running: Running) -> None:
         """Let a task wait for nothing any more: its time is over, though its work goes on."""
+        self._orders.withdraw(running)
         if not running.start.asks:
             return
         lending = self._plant.admission.lending
@@ -112,6 +118,7 @@ class Lender:
 
     def end(self, running: Running, at: float) -> None:
         """Take back what a task has that ended at a moment; threads that it left behind are told."""
+        self._orders.end(running)
         if running.start.asks:
             self.withdraw(running)
             self._plant.admission.lending.end(running.start, at)

@@ -49,7 +49,8 @@ class Lives:
 
     def join(self, loops: Loops) -> None:
         """Get to know who starts tasks, and who starts instances."""
-        self._pump, self._scaler, self._headroom = loops.pump, loops.scaler, loops.headroom
+        self._pump, self._scaler = loops.pump, loops.scaler
+        self._headroom, self._sleepers = loops.headroom, loops.sleepers
 
     # from the launch to the end -----------------------------------------------------------------------------------
     def launch(self, fleet: Fleet, now: float, *, apart: bool = False) -> Member:
@@ -78,6 +79,8 @@ class Lives:
         if member.blueprint != fleet.blueprint:
             self.retire(member)
             return
+        if self._sleepers.makes_room(member):
+            return
         self.give(member, member.blueprint.slots)
         self._watch_idle(fleet)
 
@@ -93,10 +96,14 @@ class Lives:
             member.idle_since = now
         if member.state == DRAINING and not member.busy:
             self._plan(member, now + PATIENCE)
+        if member.yields and not member.recount():
+            self._sleepers.look_soon(member.fleet)
         if member.state not in TAKING:
             return
         if member.apart or not member.blueprint.reuse:
             self.retire(member)
+            return
+        if self._sleepers.makes_room(member):
             return
         self.give(member, number)
         if not member.busy:
@@ -141,6 +148,8 @@ class Lives:
         if member.state in PRESENT or member.state == LEAVING:  # there is room for another instance now
             self._plant.admission.short[fleet.name] = None
             self._pump.wake()
+            self._sleepers.look_soon(fleet)
+        member.yields = False
         member.become(state)
 
     # age ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from penstock.engine.lender import Lender
     from penstock.engine.lives import Lives
     from penstock.engine.maps import Maps
+    from penstock.engine.orders import Orders
     from penstock.engine.outlook import Outlook
     from penstock.engine.pump import Pump
     from penstock.engine.reconciler import Reconciler
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.engine.scaler import Scaler
     from penstock.engine.scheduler import Scheduler
     from penstock.engine.settle import Settle
+    from penstock.engine.sleepers import Sleepers
     from penstock.engine.stragglers import Stragglers
     from penstock.engine.withdrawals import Withdrawals
 
@@ -40,6 +42,7 @@ class Loops:
     lender: Lender
     lives: Lives
     maps: Maps
+    orders: Orders
     outlook: Outlook
     pump: Pump
     reconciler: Reconciler
@@ -49,4 +52,5 @@ class Loops:
     scheduler: Scheduler
     settle: Settle
     stragglers: Stragglers
+    sleepers: Sleepers
     withdrawals: Withdrawals

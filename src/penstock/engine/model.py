@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from penstock.domain.scaling import Cap
     from penstock.domain.specs import FunctionSpec, PipelineSpec
     from penstock.domain.task import Attempt, Task
+    from penstock.engine.orders import Nest
     from penstock.store.protocol import Store, Version
 
 STARTING: Final = "starting"
@@ -142,10 +143,22 @@ class Running:
     """Hold one attempt from its admission until its work has really ended.
 
     `tasks` are those whose outcome is still to come: none when it was given at the limit or all were cancelled, while the
-    work goes on. `carried` are those that were sent.
+    work goes on. `carried` are those that were sent. `nest` is what it has ordered, None if nothing.
     """
 
-    __slots__ = ("carried", "deadline", "member", "pipe", "sent", "start", "started", "tasks", "timeout", "version")
+    __slots__ = (
+        "carried",
+        "deadline",
+        "member",
+        "nest",
+        "pipe",
+        "sent",
+        "start",
+        "started",
+        "tasks",
+        "timeout",
+        "version",
+    )
 
     def __init__(self, start: Start, pipe: Pipe, member: Member, sent: float) -> None:
         self.start = start
@@ -157,6 +170,7 @@ class Running:
         self.deadline = sent + self.timeout
         self.version = member.blueprint.version
         self.started: float | None = None
+        self.nest: Nest | None = None
 
     def leave(self, ids: Collection[int] | None) -> tuple[Task, ...]:
         """Take out tasks (None: all) that get their outcome while the others, or the work, go on; return them."""
@@ -173,12 +187,13 @@ class Member:
 
     One that is `apart` is for a single suspected task: it has none of those. It was launched when it was `born`, takes tasks
     from when it is `ready` until it `closes`, and `ends` by then; its `turn` is the next moment of its life at which
-    something happens to it. It last `worked` when a task ended in it.
+    something happens to it. It last `worked` when a task ended in it. `resting` are those of its tasks that wait for others of
+    their own making. It `yields` if it drains to make room for one that sleeps: then it counts while a task works in it.
     """
 
     __slots__ = (
-        "apart", "blueprint", "born", "busy", "censor", "closes", "ends", "fleet", "free", "idle_since", "instance",
-        "reads", "ready", "state", "turn", "worked",
+        "apart", "blueprint", "born", "busy", "censor", "closes", "counts", "ends", "fleet", "free", "idle_since", "instance",
+        "reads", "ready", "resting", "state", "turn", "worked", "yields",
     )  # fmt: skip
 
     def __init__(self, fleet: Fleet, instance: Instance, born: float, *, apart: bool = False) -> None:
@@ -196,15 +211,32 @@ class Member:
         self.apart = apart
         hidden = [(name, text) for name, text in self.blueprint.env.items() if isinstance(text, Hidden)]
         self.censor = censor_of(hidden) if hidden else None
+        self.resting = 0
+        self.yields = False
+        self.counts = False  # against `max_instances`
         self.become(STARTING)
+
+    @property
+    def asleep(self) -> bool:
+        """Say whether all that it may run waits for other tasks: then others may run instead of it."""
+        if self.yields:
+            return self.resting >= len(self.busy)
+        return self.resting >= (1 if self.apart else self.blueprint.slots)
 
     def become(self, state: str) -> None:
         """Change the state; the fleet counts its members by it."""
         fleet = self.fleet
-        fleet.present += (state in PRESENT) - (self.state in PRESENT)
         if not self.apart:
             fleet.starting += (state == STARTING) - (self.state == STARTING)
         self.state = state
+        self.recount()
+
+    def recount(self) -> bool:
+        """Let the fleet count it, or no longer; return whether it counts."""
+        counts = (self.state in PRESENT or self.yields) and not self.asleep
+        self.fleet.present += counts - self.counts
+        self.counts = counts
+        return counts
 
     def fits(self, timeout: float, now: float) -> bool:
         """Say whether a task that starts now ends, with its timeout, within the instance's life."""
@@ -222,8 +254,8 @@ class Fleet:
 
     __slots__ = (
         "blocked_until", "blueprint", "buckets", "cap", "env", "failures", "function", "idle_timer", "last_to_close",
-        "longest", "looking", "lowest", "mean", "members", "name", "pinned", "present", "progress", "running", "starting",
-        "timeouts", "typical", "usage", "users", "warmup", "weighed",
+        "longest", "looking", "lowest", "mean", "members", "name", "pinned", "present", "progress", "running", "sleepers",
+        "starting", "timeouts", "typical", "usage", "users", "warmup", "weighed",
     )  # fmt: skip
 
     def __init__(
@@ -255,6 +287,7 @@ class Fleet:
         self.blocked_until = 0.0
         self.looking = False  # a timer will look at what is wanted again
         self.idle_timer: asyncio.TimerHandle | None = None
+        self.sleepers: dict[Member, None] = {}  # instances asleep of which a task wants to go on, in that order
 
     def enter(self, timeout: float) -> bool:
         """Let a pipeline with that timeout run here; say whether it is the longest now."""

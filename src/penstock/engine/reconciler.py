@@ -57,7 +57,7 @@ class Reconciler:
     def join(self, loops: Loops) -> None:
         """Get to know the loops that changes are passed on to."""
         self._scaler, self._lives, self._scheduler = loops.scaler, loops.lives, loops.scheduler
-        self._pump, self._lender = loops.pump, loops.lender
+        self._pump, self._lender, self._sleepers = loops.pump, loops.lender, loops.sleepers
 
     async def open(self) -> None:
         """Read the configuration, and how many tasks each pipeline has."""
@@ -176,6 +176,7 @@ class Reconciler:
         for fleet in [fleet for fleet in plant.fleets.values() if fleet.function == spec.name]:
             self._lives.age(fleet)
             self._scaler.keep_warm(fleet)
+            self._sleepers.look_soon(fleet)
             yield
 
     def _put_aliases(self, function: Function, before: Mapping[str, int]) -> Iterator[None]:

@@ -69,7 +69,11 @@ class Scaler:
         """Return what may keep instances of a fleet from starting."""
         most = self._plant.functions[fleet.function].spec.max_instances
         caps = [
-            Cap("instances", f"all {most} instances of '{fleet.function}' are busy or starting", most - fleet.present)
+            Cap(
+                "instances",
+                f"all {most} instances of '{fleet.function}' are busy or starting",
+                most - fleet.present - len(fleet.sleepers),  # these go on first
+            )
         ]
         if fleet.blocked_until > now:
             failed = (
@@ -93,7 +97,7 @@ class Scaler:
         if member.state == STARTING:
             return True
         oldest = next(iter(member.busy.values()), None)
-        return member.state in TAKING and (oldest is None or now - oldest.sent < PATIENCE)
+        return member.state in TAKING and not member.asleep and (oldest is None or now - oldest.sent < PATIENCE)
 
     def _look_again(self, fleet: Fleet, delay: float) -> None:
         if fleet.looking:
@@ -110,7 +114,7 @@ class Scaler:
     def may_launch_apart(self, fleet: Fleet, now: float) -> bool:
         """Say whether an instance for one suspected task alone may be started: few at a time, beside the others."""
         most = self._plant.functions[fleet.function].spec.max_instances
-        apart = sum(member.apart for member in fleet.members.values())
+        apart = sum(member.apart and not member.asleep for member in fleet.members.values())
         return now >= fleet.blocked_until and apart < min(MOST_APART, most)
 
     def keep_warm(self, fleet: Fleet) -> None:

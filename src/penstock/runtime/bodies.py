@@ -7,9 +7,21 @@ in as tuples and go out as bytes.
 
 from typing import Generic, TypeVar
 
-from penstock.runtime.wire import CHUNK, WINDOW, Data, End, Open, WireError, encode_credit, encode_data
+from penstock.runtime.wire import (
+    CHUNK,
+    ORDERS,
+    WINDOW,
+    Data,
+    End,
+    Open,
+    Order,
+    Reply,
+    WireError,
+    encode_credit,
+    encode_data,
+)
 
-HeadT = TypeVar("HeadT", bound=Open | End)
+HeadT = TypeVar("HeadT", bound=Open | End | Order | Reply)
 
 
 class Sender:
@@ -61,10 +73,11 @@ class Receiver(Generic[HeadT]):
         return len(self._arrivals)
 
     def expect(self, head: HeadT) -> None:
-        """Begin a body that the head announced. Raises `WireError` if that attempt has one already."""
-        if head.attempt in self._arrivals:
+        """Begin a body that the head announced. Raises `WireError` if what it names has one already."""
+        name = ORDERS | head.number if isinstance(head, Order | Reply) else head.attempt
+        if name in self._arrivals:
             raise WireError(f"attempt {head.attempt} announced a second body before the first was complete")
-        self._arrivals[head.attempt] = _Arrival(head)
+        self._arrivals[name] = _Arrival(head)
 
     def take(self, data: Data) -> tuple[bytes, tuple[HeadT, bytes] | None]:
         """Take a piece; return the credit to send back, and the head with its whole body when that is complete.

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import NoReturn
 
 from penstock.runtime.bodies import Sender
-from penstock.runtime.wire import INLINE, Credit, Decoder, Frame, encode_end
+from penstock.runtime.wire import INLINE, ORDERS, Credit, Decoder, Frame, encode_end, encode_order
 
 _CHUNK = 64 * 1024
 
@@ -90,6 +90,16 @@ class Channel:
             return encode_end(attempt, ending, started, finished, retry_after, limit, size, body)
         head = encode_end(attempt, ending, started, finished, retry_after, limit, size, b"")
         return head + self._bodies.begin(attempt, body)
+
+    def encode_order(
+        self, attempt: int, number: int, verb: int, waits: bool, target: str, options: bytes, payload: bytes
+    ) -> bytes:
+        """Return the frames of an order; a long payload follows them by itself, at the pace of its credit."""
+        size = len(payload)
+        if size <= INLINE:
+            return encode_order(attempt, number, verb, waits, target, options, size, payload)
+        head = encode_order(attempt, number, verb, waits, target, options, size, b"")
+        return head + self._bodies.begin(ORDERS | number, payload)
 
     def credit(self, frame: Credit) -> None:
         """Send on a long result."""

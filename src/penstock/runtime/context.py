@@ -2,14 +2,17 @@
 
 import json
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from penstock.runtime.lambdas import ARN, IDENTITY, Identity, log_group, log_stream
+from penstock.runtime.orders import Orders
 from penstock.runtime.output import Capture, Output
 from penstock.runtime.taking import Taking
 from penstock.runtime.wire import Define, Open
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from penstock.runtime.batches import Tasks
     from penstock.runtime.tasklog import TaskLog
 
@@ -24,10 +27,28 @@ class Place(NamedTuple):
     output: Output
 
 
+class Ways(Protocol):
+    """Hold the ways to the server that a context has."""
+
+    taking: Taking
+    orders: Orders
+
+
 class Context:
     """Be the second argument of a handler: the attributes that AWS Lambda has, and Penstock's own."""
 
-    __slots__ = ("_batch", "_capture", "_deadline", "_log", "_open", "_params", "_pipeline", "_place", "_taking")
+    __slots__ = (
+        "_batch",
+        "_capture",
+        "_deadline",
+        "_log",
+        "_open",
+        "_orders",
+        "_params",
+        "_pipeline",
+        "_place",
+        "_taking",
+    )
 
     def __init__(
         self,
@@ -36,7 +57,7 @@ class Context:
         pipeline: Define,
         capture: Capture,
         deadline: float,
-        taking: Taking,
+        ways: "Ways",
         batch: "Tasks | None" = None,
     ) -> None:
         self._place = place
@@ -45,7 +66,8 @@ class Context:
         self._capture = capture
         self._batch = batch
         self._deadline = deadline
-        self._taking = taking
+        self._taking = ways.taking
+        self._orders = ways.orders
         self._params: dict[str, Any] | None = None
         self._log: TaskLog | None = None
 
@@ -172,6 +194,42 @@ class Context:
     def spent(self, cost: float) -> None:
         """Tell what this task has really cost so far, all in: limits that meter cost take that instead of what was sent."""
         self._taking.spent(self._open.attempt, cost)
+
+    def invoke(self, target: str, payload: Any = None, *, timeout: "float | None" = None) -> Any:
+        """Call a pipeline of this project (or, if none has that name, a function) and return its result.
+
+        To be awaited in an `async def` handler. While it waits, the task holds neither its slot nor any concurrency, and
+        takes them again before it goes on. The wait counts within its timeout; `timeout` (seconds) bounds the call itself.
+        Raises `CallFailed` if the call ended without a result, `CallRefused` if it was not taken.
+        """
+        return self._orders.invoke(self._open.attempt, target, payload, {"timeout": timeout})
+
+    def map(self, target: str, items: "Iterable[Any]", *, return_failures: bool = False) -> Any:
+        """Call a pipeline or a function with each item, many at a time; yield the results in the order of the items.
+
+        It is for `async for` in an `async def` handler, and for `for` in a `def` handler. A failed call raises `CallFailed`
+        in its place and withdraws what has not ended; with `return_failures` the exception is yielded instead.
+        """
+        return self._orders.map(self._open.attempt, target, items, return_failures)
+
+    def send(
+        self,
+        target: str,
+        payload: Any = None,
+        *,
+        delay: "str | float | None" = None,
+        key: "str | None" = None,
+        cost: "float | None" = None,
+        priority: "int | None" = None,
+        expires_after: "str | float | None" = None,
+    ) -> Any:
+        """Send a task to a pipeline of this project (or, if none has that name, to a function) and return its id.
+
+        To be awaited in an `async def` handler. It is on disk by then, and runs whatever becomes of this task. Raises
+        `CallRefused` if it was not taken.
+        """
+        options = {"delay": delay, "key": key, "cost": cost, "priority": priority, "expires_after": expires_after}
+        return self._orders.send(self._open.attempt, target, payload, options)
 
     def __repr__(self) -> str:
         return f"Context(task {self.task_id}, attempt {self.attempt}, pipeline {self.pipeline})"

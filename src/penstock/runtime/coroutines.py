@@ -8,6 +8,7 @@ from typing import Any
 from penstock.runtime import wire
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Place
+from penstock.runtime.orders import AsyncOrders
 from penstock.runtime.results import Result, encode_error, encode_exception
 from penstock.runtime.serving import Execution, Serving, now
 from penstock.runtime.taking import AsyncTaking
@@ -55,6 +56,7 @@ class Coroutines(Serving):
     def __init__(self, channel: Channel, handler: Callable[..., Any], place: Place, slots: int) -> None:
         super().__init__(channel, handler, place, slots)
         self.taking = AsyncTaking(channel, self._goes_on)
+        self.orders = AsyncOrders(self.taking)
         self._live: dict[int, tuple[Execution, asyncio.Task[None]]] = {}
         self._cancelled: set[int] = set()
         self._starts: list[bytes] = []

@@ -27,6 +27,13 @@ UNKNOWN: Final = 2
 HOLDS: Final = 3
 TOO_COSTLY: Final = 4
 
+INVOKE: Final = 0
+SEND: Final = 1
+
+DONE: Final = 0
+FAILED: Final = 1
+REFUSED: Final = 2
+
 
 class Hello(NamedTuple):
     """Instance to server: I am this process and have begun to read."""
@@ -150,7 +157,7 @@ class Took(NamedTuple):
 
 
 class Give(NamedTuple):
-    """Instance to server: what was asked for is wanted no longer, or given back."""
+    """Instance to server: what was asked for (of limits, or to be made) is wanted no longer, or given back."""
 
     attempt: int
     number: int
@@ -161,6 +168,40 @@ class Spent(NamedTuple):
 
     attempt: int
     cost: float
+
+
+class Order(NamedTuple):
+    """Instance to server: this execution wants work made of it: a call of `target`, or a task sent there (`verb`).
+
+    `number` names it among the requests of the execution; it wants one `Reply`, for which the execution `waits` already or
+    will later. `options` is a JSON object.
+    """
+
+    attempt: int
+    number: int
+    verb: int
+    waits: bool
+    target: str
+    options: bytes
+    size: int
+    body: bytes
+
+
+class Wait(NamedTuple):
+    """Instance to server: this execution waits for the reply to an order now; it was not waited for so far."""
+
+    attempt: int
+    number: int
+
+
+class Reply(NamedTuple):
+    """Server to instance: what became of an order. `body` is the JSON result, or JSON that says why there is none."""
+
+    attempt: int
+    number: int
+    status: int
+    size: int
+    body: bytes
 
 
 class Stop(NamedTuple):
@@ -177,9 +218,24 @@ class Pong(NamedTuple):
     at: float
 
 
-Request = Take | Took | Give | Spent
-"""What an execution asks of limits, and tells of them."""
+Request = Take | Took | Give | Spent | Order | Wait
+"""What an execution asks of limits and tells of them, and what it wants made."""
 
 Frame = (
-    Hello | Define | Open | Batch | Data | Credit | Cancel | Started | End | Log | Stop | Ping | Pong | Request | Answer
+    Hello
+    | Define
+    | Open
+    | Batch
+    | Data
+    | Credit
+    | Cancel
+    | Started
+    | End
+    | Log
+    | Stop
+    | Ping
+    | Pong
+    | Request
+    | Answer
+    | Reply
 )

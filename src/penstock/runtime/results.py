@@ -60,11 +60,7 @@ def decode_event(payload: bytes) -> Any:
 def encode_result(value: Any) -> Result:
     """Return what a handler's return value comes to; an error that names the culprit if it is not JSON."""
     try:
-        text = _encode(value)
-        try:
-            body = text.encode()
-        except UnicodeEncodeError:  # half of a surrogate pair: JSON can say it, UTF-8 cannot
-            body = _encode_ascii(value).encode()
+        body = encode_json(value)
     except (TypeError, ValueError, RecursionError) as error:
         return encode_error(
             "NotJSON",
@@ -76,6 +72,14 @@ def encode_result(value: Any) -> Result:
             "ResultTooLarge", f"The result is {len(body)} bytes of JSON; at most {MAX_BODY} are allowed."
         )
     return Result(OK, body)
+
+
+def encode_json(value: Any) -> bytes:
+    """Return a value as JSON. Raises `TypeError`, `ValueError` or `RecursionError` if it is none."""
+    try:
+        return _encode(value).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair: JSON can say it, UTF-8 cannot
+        return _encode_ascii(value).encode()
 
 
 def encode_error(kind: str, message: str, trace: str = "", ending: int = ERROR) -> Result:

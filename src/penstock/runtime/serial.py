@@ -1,6 +1,6 @@
 """Serve `def` handlers one at a time: read, run, answer, in the main thread and without an event loop.
 
-While a handler waits for a limit, the thread that waits reads on; where several wait, one of them reads for all.
+While a handler waits for a limit or for a call, the thread that waits reads on; where several wait, one of them reads for all.
 """
 
 import os
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Place
+from penstock.runtime.orders import SyncOrders
 from penstock.runtime.results import Result, encode_exception
 from penstock.runtime.serving import Execution, Serving
 from penstock.runtime.taking import SyncTaking
-from penstock.runtime.wire import Answer, Open, WireError
+from penstock.runtime.wire import Open, WireError
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
@@ -27,6 +28,7 @@ class Serial(Serving):
     def __init__(self, channel: Channel, handler: Callable[..., Any], place: Place, slots: int) -> None:
         super().__init__(channel, handler, place, slots)
         self.taking = SyncTaking(channel, self._wait, self.tell_ahead)
+        self.orders = SyncOrders(self.taking, self._wait)
         self._queue: deque[Execution] = deque()
         self._turn = Condition()
         self._read_by_other = False
@@ -45,7 +47,7 @@ class Serial(Serving):
             self._read_until(lambda: queue or self.finished)
             return queue.popleft() if queue else None
 
-    def _wait(self, answers: "SimpleQueue[Answer]") -> Answer:
+    def _wait(self, answers: "SimpleQueue[Any]") -> Any:
         """Return the answer that comes, and act on all that comes before it."""
         with self._turn:
             try:

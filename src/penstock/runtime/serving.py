@@ -12,6 +12,7 @@ from penstock.runtime.batches import Tasks
 from penstock.runtime.bodies import Receiver
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Context, Place
+from penstock.runtime.orders import Orders
 from penstock.runtime.output import Capture
 from penstock.runtime.results import Result, decode_event, encode_result
 from penstock.runtime.taking import Taking
@@ -48,6 +49,7 @@ class Serving(ABC):
     """Serve executions until told to stop."""
 
     taking: Taking
+    orders: Orders
 
     def __init__(self, channel: Channel, handler: Callable[..., Any], place: Place, slots: int) -> None:
         self.channel = channel
@@ -57,7 +59,7 @@ class Serving(ABC):
         self.output = place.output
         self.stopping = False
         self._pipelines: dict[int, Define] = {}
-        self._arriving: Receiver[Open] = Receiver()
+        self._arriving: Receiver[Open | wire.Reply] = Receiver()
         self._batches: dict[int, tuple[Entry, ...]] = {}  # announced, and not here yet
 
     @abstractmethod
@@ -77,9 +79,9 @@ class Serving(ABC):
         if frames is None:
             os._exit(0)
         for frame in frames:
-            if isinstance(frame, Open):
+            if isinstance(frame, (Open, wire.Reply)):
                 if frame.size == len(frame.body):
-                    self.begin(frame, frame.body)
+                    self._arrived(frame, frame.body)
                 else:
                     self._arriving.expect(frame)
             elif isinstance(frame, wire.Answer):
@@ -91,7 +93,7 @@ class Serving(ABC):
         if isinstance(frame, wire.Data):
             credit, complete = self._arriving.take(frame)
             if complete:
-                self.begin(*complete)
+                self._arrived(*complete)
             elif credit:
                 self.channel.send(credit)
         elif isinstance(frame, wire.Credit):
@@ -113,6 +115,12 @@ class Serving(ABC):
         else:
             raise wire.WireError(f"a {type(frame).__name__} frame makes no sense to an instance")
 
+    def _arrived(self, head: "Open | wire.Reply", body: bytes) -> None:
+        if isinstance(head, Open):
+            self.begin(head, body)
+        else:
+            self.taking.answer(head._replace(body=body))
+
     def execution(self, opened: Open, payload: bytes) -> Execution:
         """Return an execution that has arrived."""
         entries = self._batches.pop(opened.attempt, None) if self._batches else None
@@ -123,7 +131,7 @@ class Serving(ABC):
         opened = execution.opened
         pipeline, until = self._pipelines[opened.pipeline], now() + opened.timeout
         self.taking.begin(opened.attempt)
-        return Context(self.place, opened, pipeline, execution.capture, until, self.taking, execution.batch)
+        return Context(self.place, opened, pipeline, execution.capture, until, self, execution.batch)
 
     def tell_start(self, execution: Execution) -> None:
         """Date the start of a handler that is called next, and tell of it if the server asked for that."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from penstock.runtime import wire
 from penstock.runtime.errors import CostTooHigh, HoldAndWait, LimitError, UnknownLimit
 from penstock.runtime.frames import LONGEST_NAME
-from penstock.runtime.wire import Answer
+from penstock.runtime.wire import Answer, Reply
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,13 +27,13 @@ _ERRORS: Final = {
     wire.HOLDS: HoldAndWait,
     wire.TOO_COSTLY: CostTooHigh,
 }
-_ENDED: Final = "The task has ended, and takes from no limit any more."
+_ENDED: Final = "The task has ended, and asks for nothing any more."
 
 
 class Hearer(Protocol):
     """Wait for an answer."""
 
-    def put(self, answer: Answer) -> None:
+    def put(self, answer: Any) -> None:
         """Hear it, in the thread that reads."""
 
 
@@ -41,9 +41,9 @@ class Taking(ABC):
     """Ask the server for units, and let who waits hear the answer."""
 
     def __init__(self, channel: "Channel") -> None:
-        self._channel = channel
+        self.channel = channel
         self._numbers = count(1)
-        self._waiting: dict[int, dict[int, Hearer]] = {}
+        self._waiting: dict[int, dict[int, tuple[Hearer, Callable[[int, int], Any]]]] = {}
 
     @abstractmethod
     def acquire(self, attempt: int, limit: str, cost: float) -> Any:
@@ -58,23 +58,25 @@ class Taking(ABC):
         if not 0 <= _number(cost) < math.inf:
             raise ValueError(f"what a task has spent is a number from 0 up, and not {cost!r}")
         self._check_home()
-        self._channel.send(wire.encode_spent(attempt, float(cost)))
+        self.channel.send(wire.encode_spent(attempt, float(cost)))
 
     def begin(self, attempt: int) -> None:
         """Let an execution ask, until it ends."""
         self._waiting[attempt] = {}
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: "Answer | Reply") -> None:
         """Pass an answer on. Whoever asked may have gone."""
         waiting = self._waiting.get(answer.attempt)
-        hearer = None if waiting is None else waiting.pop(answer.number, None)
-        if hearer is not None:
-            hearer.put(answer)
+        known = None if waiting is None else waiting.pop(answer.number, None)
+        if known is not None:
+            known[0].put(answer)
 
     def end(self, attempt: int) -> None:
         """Let nobody wait on behalf of an execution that has ended: threads and tasks that it left behind."""
-        for number, hearer in list(self._waiting.pop(attempt, {}).items()):  # others ask, and hear, at this moment
-            hearer.put(Answer(attempt, number, wire.MISUSED, _ENDED))
+        for number, (hearer, last) in list(
+            self._waiting.pop(attempt, {}).items()
+        ):  # others ask, and hear, at this moment
+            hearer.put(last(attempt, number))
 
     def _ask(self, attempt: int, limit: str, cost: float, hearer: Hearer, *, slot: bool) -> int:
         if not isinstance(limit, str):
@@ -85,27 +87,32 @@ class Taking(ABC):
             raise UnknownLimit(
                 f"There is no limit with a name of {len(limit):,} characters: names have {LONGEST_NAME} at most."
             )
+        number = self.register(attempt, hearer, _ended)
+        self.channel.send(wire.encode_take(attempt, number, slot, float(cost), limit))
+        return number
+
+    def register(self, attempt: int, hearer: Hearer, last: "Callable[[int, int], Any]") -> int:
+        """Let somebody hear the answer to a request, and `last` if there is none by the end; return its number."""
         self._check_home()
         number = next(self._numbers)
         waiting = self._waiting.get(attempt, {})
-        waiting[number] = hearer
+        waiting[number] = hearer, last
         if self._waiting.get(attempt) is not waiting:  # it has ended, perhaps just now
             raise LimitError(_ENDED)
-        self._channel.send(wire.encode_take(attempt, number, slot, float(cost), limit))
         return number
 
     def _give(self, attempt: int, number: int) -> None:
         waiting = self._waiting.get(attempt)
         if waiting is not None:
             waiting.pop(number, None)
-        if not self._channel.abandoned:  # a forked child leaves the block too, and it is not its own
-            self._channel.send(wire.encode_give(attempt, number))
+        if not self.channel.abandoned:  # a forked child leaves the block too, and it is not its own
+            self.channel.send(wire.encode_give(attempt, number))
 
     def _check_home(self) -> None:
-        if self._channel.abandoned:
+        if self.channel.abandoned:
             raise LimitError(
                 "This process was forked by the handler and has no way to Penstock. "
-                "Call acquire, slot and spent in the handler's own process."
+                "Use the context in the handler's own process."
             )
 
 
@@ -115,7 +122,7 @@ class SyncTaking(Taking):
     def __init__(
         self,
         channel: "Channel",
-        wait: "Callable[[SimpleQueue[Answer]], Answer]",
+        wait: "Callable[[SimpleQueue[Any]], Any]",
         date: "Callable[[Callable[[float], bytes]], None]",
     ) -> None:
         super().__init__(channel)
@@ -181,10 +188,10 @@ class AsyncTaking(Taking):
 
     async def take(self, attempt: int, limit: str, cost: float, *, slot: bool) -> int:
         """Ask, and wait for the answer. Raises `LimitError` if it is no."""
-        hearer = _Future()
+        hearer = self.future()
         number = self._ask(attempt, limit, cost, hearer, slot=slot)
         try:
-            answer = await hearer.future
+            answer: Answer = await hearer.future
         except BaseException:  # cancelled, perhaps just when it was granted
             self._give(attempt, number)
             raise
@@ -194,6 +201,11 @@ class AsyncTaking(Taking):
     def give(self, attempt: int, number: int) -> None:
         """Give a unit back."""
         self._give(attempt, number)
+
+    @staticmethod
+    def future() -> "Future":
+        """Return something that hears an answer in the event loop."""
+        return Future()
 
 
 class AsyncSlot:
@@ -210,17 +222,22 @@ class AsyncSlot:
         self._taking.give(self._attempt, self._number)
 
 
-class _Future:
+class Future:
     """Hear an answer in the event loop."""
 
     def __init__(self) -> None:
         from asyncio import get_running_loop  # noqa: PLC0415 - asyncio is not for those who do not use it
 
-        self.future: asyncio.Future[Answer] = get_running_loop().create_future()
+        self.future: asyncio.Future[Any] = get_running_loop().create_future()
 
-    def put(self, answer: Answer) -> None:
+    def put(self, answer: Any) -> None:
+        """Hear it."""
         if not self.future.done():
             self.future.set_result(answer)
+
+
+def _ended(attempt: int, number: int) -> Answer:
+    return Answer(attempt, number, wire.MISUSED, _ENDED)
 
 
 def _check(answer: Answer) -> None:

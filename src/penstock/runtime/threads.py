@@ -8,6 +8,7 @@ from typing import Any
 
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Place
+from penstock.runtime.orders import SyncOrders
 from penstock.runtime.results import Result, encode_exception
 from penstock.runtime.serving import Execution, Serving
 from penstock.runtime.taking import SyncTaking
@@ -20,6 +21,7 @@ class Threads(Serving):
     def __init__(self, channel: Channel, handler: Callable[..., Any], place: Place, slots: int) -> None:
         super().__init__(channel, handler, place, slots)
         self.taking = SyncTaking(channel, lambda answers: answers.get(), self.tell_ahead)
+        self.orders = SyncOrders(self.taking, lambda replies: replies.get())
         self._queue: SimpleQueue[Execution] = SimpleQueue()
         # Who takes an attempt out of here may end it: the thread that runs it, or the reader that cancels it.
         self._unstarted: dict[int, Execution] = {}

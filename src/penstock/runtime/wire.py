@@ -11,16 +11,21 @@ are at home in the rooms `wire_*`, by subject, and `packing` says how a frame is
 
 from typing import Final
 
-from penstock.runtime import wire_executions, wire_limits, wire_lives
+from penstock.runtime import wire_executions, wire_limits, wire_lives, wire_orders
 from penstock.runtime.frames import (
     CANCELLED,
+    DONE,
     ERROR,
+    FAILED,
     GRANTED,
     HOLDS,
+    INVOKE,
     LOG,
     MISUSED,
     OK,
     PARTS,
+    REFUSED,
+    SEND,
     STDERR,
     STDOUT,
     STREAMS,
@@ -40,14 +45,17 @@ from penstock.runtime.frames import (
     Hello,
     Log,
     Open,
+    Order,
     Ping,
     Pong,
+    Reply,
     Request,
     Spent,
     Started,
     Stop,
     Take,
     Took,
+    Wait,
 )
 from penstock.runtime.packing import CHUNK, HEAD, INLINE, MAX_BODY, MAX_FRAME, WINDOW, Kind, Kinds, WireError
 from penstock.runtime.wire_executions import (
@@ -76,20 +84,37 @@ from penstock.runtime.wire_lives import (
     encode_pong,
     encode_stop,
 )
+from penstock.runtime.wire_orders import (
+    MAX_OPTIONS,
+    MAX_ORDER,
+    ORDERS,
+    announce_reply,
+    encode_order,
+    encode_reply,
+    encode_wait,
+)
 
 __all__ = [
     "CANCELLED",
     "CHUNK",
+    "DONE",
     "ERROR",
+    "FAILED",
     "GRANTED",
     "HOLDS",
     "INLINE",
+    "INVOKE",
     "LOG",
     "MAX_BODY",
     "MAX_FRAME",
+    "MAX_OPTIONS",
+    "MAX_ORDER",
     "MISUSED",
     "OK",
+    "ORDERS",
     "PARTS",
+    "REFUSED",
+    "SEND",
     "STDERR",
     "STDOUT",
     "STREAMS",
@@ -111,15 +136,19 @@ __all__ = [
     "Hello",
     "Log",
     "Open",
+    "Order",
     "Ping",
     "Pong",
+    "Reply",
     "Request",
     "Spent",
     "Started",
     "Stop",
     "Take",
     "Took",
+    "Wait",
     "WireError",
+    "announce_reply",
     "decode_parts",
     "encode",
     "encode_answer",
@@ -133,17 +162,20 @@ __all__ = [
     "encode_hello",
     "encode_log",
     "encode_open",
+    "encode_order",
     "encode_parts",
     "encode_ping",
     "encode_pong",
+    "encode_reply",
     "encode_spent",
     "encode_started",
     "encode_stop",
     "encode_take",
     "encode_took",
+    "encode_wait",
 ]
 
-_KINDS: Final[Kinds] = {**wire_lives.KINDS, **wire_executions.KINDS, **wire_limits.KINDS}
+_KINDS: Final[Kinds] = {**wire_lives.KINDS, **wire_executions.KINDS, **wire_limits.KINDS, **wire_orders.KINDS}
 _ENCODERS: Final = {kind.frame: kind.encode for kind in _KINDS.values()}
 
 

@@ -34,7 +34,7 @@ class Execution:
     `prepared` seconds after it was admitted. `retry_after` and `limit` are what a throttled one said. A batch has several
     `tasks`, `task` is the first of them, and `parts` is what its handler said of each, if it came that far. It told that
     it `spent` another cost than its tasks', which the engine heard at the moment `corrected`. `cost` is that of a use of a
-    limit within an execution, which laws see as a start.
+    limit within an execution, which laws see as a start. It `rests` from moments to moments, while it waits for others.
     """
 
     attempt: int
@@ -60,6 +60,7 @@ class Execution:
     cost: float | None = None
     spent: float | None = None
     corrected: float = inf
+    rests: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tasks = self.tasks or (self.task,)
@@ -72,6 +73,15 @@ class Execution:
         for task in self.tasks:
             fate, body = self.parts.get(task, (self.fate, self.body))
             yield replace(self, task=task, tasks=(task,), parts={}, fate=fate, body=body)
+
+    def working(self) -> "Iterator[Execution]":
+        """Yield it as executions of which each works all the time, from when it comes back from a rest to the next one."""
+        begun, sent, prepared = self.started, self.sent, self.prepared
+        for begin, end in self.rests:
+            yield replace(self, started=begun, ended=begin, sent=sent, prepared=prepared, rests=[])
+            begun, sent, prepared = end, begin, 0.0
+        if begun is None or begun < inf:
+            yield replace(self, started=begun, sent=sent, prepared=prepared, rests=[])
 
     @property
     def admitted(self) -> float:

@@ -29,6 +29,10 @@ _FATES = {
 }
 
 
+_MADE = 1000
+"""The number of the first order of an execution; those of what it asks of limits are below."""
+
+
 @dataclass(slots=True)
 class _Batch:
     """Gather what an instance tells in one write."""
@@ -45,7 +49,8 @@ class _Batch:
 class _Work:
     """Follow one execution inside the instance; `act` is None until its handler starts.
 
-    It has asked for `asked` limits, the last at the moment `asked_at`, and waits for the answer or `holds` what it got.
+    It has asked for `asked` limits, the last at the moment `asked_at`, and waits for the answer or `holds` what it got. Then
+    it waits for the others that it has `made` run.
     """
 
     run: Run
@@ -58,6 +63,7 @@ class _Work:
     asked_at: float = 0.0
     waits: bool = False
     holds: Use | None = None
+    made: set[int] = field(default_factory=set)
 
 
 class SimInstance:
@@ -120,8 +126,8 @@ class SimInstance:
         self._machine.ledger.note(self._machine.now(), f"{self}: cancel {list(attempts)}")
         self._down(partial(self._read_cancel, list(attempts)))
 
-    def answer(self, answers: Sequence[wire.Answer]) -> None:
-        """Answer what executions have asked of limits."""
+    def answer(self, answers: Sequence[wire.Answer | wire.Reply]) -> None:
+        """Answer what executions have asked of limits, and reply to what they ordered."""
         self._down(partial(self._read_answers, list(answers)))
 
     def stop(self) -> None:
@@ -228,16 +234,39 @@ class SimInstance:
             wanted = wire.Take(attempt, work.asked, take.hold is not None, take.cost, take.limit)
             self._tell().requests.append(wanted)
             return
+        if act.makes and not execution.rests:
+            self._make(work, act)
+            return
         if act.spends is not None:
             execution.spent = act.spends
             self._tell().requests.append(wire.Spent(attempt, act.spends))
         if act.after < inf:
             work.timer = self._machine.later(act.after, self._finish, work, act.ending, act.body)
 
-    def _read_answers(self, answers: list[wire.Answer]) -> None:
+    def _make(self, work: _Work, act: Act) -> None:
+        """Let an execution make others run, and rest until they have ended."""
+        work.execution.rests.append((self._machine.now(), inf))
+        for number, make in enumerate(act.makes, _MADE):
+            work.made.add(number)
+            order = (True, make.target, b"{}", len(make.payload), make.payload)
+            self._tell().requests.append(wire.Order(work.run.attempt, number, wire.INVOKE, *order))
+
+    def _read_reply(self, work: _Work, reply: wire.Reply) -> None:
+        work.made.discard(reply.number)
+        if not work.made and not work.cancelled:
+            rests, now = work.execution.rests, self._machine.now()
+            rests[-1] = (rests[-1][0], now)
+            self._machine.ledger.note(now, f"{self}: task {work.run.task:016x} goes on after a rest")
+            self._go_on(work)
+
+    def _read_answers(self, answers: list[wire.Answer | wire.Reply]) -> None:
         now = self._machine.now()
         for answer in answers:
             work = self._work.get(answer.attempt)
+            if isinstance(answer, wire.Reply):
+                if work is not None and answer.number in work.made:
+                    self._read_reply(work, answer)
+                continue
             if work is None or work.act is None or not work.waits or answer.number != work.asked:
                 continue
             work.waits = False

@@ -6,7 +6,7 @@ drawn while it runs, from a generator of the same seed.
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from penstock.sim.script import (
     crashes,
     echoes,
     fails,
+    making,
     overruns,
     sometimes,
     stalls,
@@ -95,6 +96,12 @@ def draw(seed: int) -> Scenario:
     for n in range(1, 4):
         for name in functions:
             _add_code(rng, script, f"{name}-{n}", service, list(limits))
+    callers = random.Random(f"callers {seed}")  # apart, so that it changes nothing else of a world
+    if callers.random() < 0.3:
+        targets = [*functions, *pipelines, "unheard-of"]
+        for name, handler in script.handlers.items():
+            if callers.random() < 0.7:
+                script.handlers[name] = replace(handler, behaviour=making(handler.behaviour, targets))
     script.add("broken/" + HANDLER, echoes(0.0), import_error="No module named 'numpie'", import_time=Spread(0.0, 0.5))
     return Scenario(
         seed, limits, functions, pipelines, bundles, _steps(rng, limits, functions, pipelines), script,

@@ -75,10 +75,19 @@ class Take:
 
 
 @dataclass(frozen=True, slots=True)
+class Make:
+    """Call another pipeline or function, and wait for its end."""
+
+    target: str
+    payload: bytes = b"null"
+
+
+@dataclass(frozen=True, slots=True)
 class Act:
     """Say what one execution does.
 
-    First it `takes` from limits, one after the other, and tells what it `spends`, if it does. It ends `after` seconds
+    First it `takes` from limits, one after the other, then it `makes` others run, all at once, and waits for their ends; it
+    tells what it `spends`, if it does. It ends `after` seconds
     (inf: never) with `ending` and `body`. If `crash` is given, the instance dies then instead, by that exit code, or by
     that signal if negative; if it `overruns`, the instance dies then for its memory, provided that this has a limit. A
     cancelled one ends `grace` seconds later, unless it is deaf to it (`grace` None); if `stays` is given, it answers its
@@ -98,6 +107,7 @@ class Act:
     hogs: bool = False
     output: tuple[tuple[str, str], ...] = ()
     takes: tuple[Take, ...] = ()
+    makes: tuple[Make, ...] = ()
     spends: float | None = None
 
 
@@ -202,6 +212,17 @@ def taking(behaviour: Behaviour, limits: Sequence[str]) -> Behaviour:
         )
         spends = rng.choice([0.0, 0.5, 3.0, 30.0]) if rng.random() < 0.2 else None
         return replace(behaviour(call), takes=takes, spends=spends)
+
+    return act
+
+
+def making(behaviour: Behaviour, targets: Sequence[str]) -> Behaviour:
+    """Make others run, by chance; then behave. Fewer than one on average, so that it comes to an end."""
+
+    def act(call: Call) -> Act:
+        rng = call.rng
+        makes = tuple(Make(rng.choice(targets), b'"made"') for _ in range(rng.choice([0, 0, 0, 1, 2])))
+        return replace(behaviour(call), makes=makes)
 
     return act
 

@@ -84,7 +84,8 @@ def _limits(world: World) -> Iterator[str]:
             taken = [use.as_start() for use in world.ledger.uses if use.limit == name and not use.slot]
             held = [use.as_start() for use in world.ledger.uses if use.limit == name and use.slot]
         yield from laws.rate_breaches(f"{kind} {name}", [*mine, *taken], allowances, lambda task: _cost(world, task))
-        yield from laws.concurrency_breaches(f"{kind} {name}", [*mine, *held], allowances)
+        working = [part for execution in mine for part in execution.working()]
+        yield from laws.concurrency_breaches(f"{kind} {name}", [*working, *held], allowances)
 
 
 def _gated(allowances: Sequence[laws.Allowance], execution: Execution) -> bool:
