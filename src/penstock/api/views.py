@@ -77,7 +77,7 @@ def function_view(engine: Engine, stored: StoredObject, members: Mapping[str, Se
         "settings": redact(stored.settings),
         "live": None if function.live is None else function.live.number,
         "versions": len(function.versions),
-        "source": None if function.spec.source is None else _source_view(function.spec.source, function.source),
+        "source": None if function.spec.source is None else _source_view(function.spec.source.url, function.source),
         "sandbox": {
             "wanted": function.spec.sandbox,
             **_isolation_view(engine.plant.compute.isolation(function.spec.sandbox)),

@@ -163,6 +163,43 @@ def description(value: object) -> str:
     return value
 
 
+def source(value: object) -> object:
+    """Turn the ways to write a source (where it is, or a mapping) into a mapping."""
+    return value if isinstance(value, dict) or value is None else {"url": value}
+
+
+def source_url(value: object) -> str:
+    """Check where code comes from: a folder on the server's machine, or a bucket."""
+    if not isinstance(value, str) or not value.startswith("s3:"):
+        return folder(value)
+    if not fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\0]{0,1000})?", value):
+        raise problem(f"{shown(value)} does not name a bucket", "such as s3://bucket/folder or s3://bucket/code.zip")
+    if flaw := _flaw(value):
+        raise problem(flaw)
+    return value
+
+
+def endpoint(value: object) -> str:
+    """Check the URL of a server that speaks S3."""
+    if not isinstance(value, str) or not fullmatch(r"https?://[^\s/@]+(/[^\s@]*)?", value):
+        raise problem(f"must be a URL, not {shown(value)}", "such as https://s3.example.com")
+    return value
+
+
+def secret_key(value: object, info: ValidationInfo) -> dict[str, str]:
+    """Check a text that must be a secret; one that was shown as true is looked up in what is stored."""
+    if not is_secret(value):
+        raise problem("must be a secret", SECRET_HINT)
+    assert isinstance(value, dict)
+    if isinstance(value[KEY], str):
+        return dict(value)
+    known = (info.context or {}).get("source")
+    kept = known.get(info.field_name) if isinstance(known, Mapping) else None
+    if kept is None:
+        raise problem(NO_SECRET, SECRET_HINT)
+    return dict(kept)
+
+
 def folder(value: object) -> str:
     """Check the path of a folder on the server's machine: whole, from the root."""
     if not isinstance(value, str):

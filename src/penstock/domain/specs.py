@@ -36,6 +36,8 @@ MAX_QUEUED: Final = 1_000_000
 MAX_PAYLOAD: Final = 256 * 1024
 
 BATCH_WAIT: Final = 1.0
+LOOK_EVERY: Final = 30.0
+"""Seconds between two looks at a bucket, unless stated."""
 
 _NO_PARAMS: Final = b"{}"
 
@@ -68,6 +70,26 @@ class LimitSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """Say where a function's code comes from: a folder, or a bucket that is looked at `every` so many seconds.
+
+    Without keys those of the server's environment count.
+    """
+
+    url: str
+    endpoint: str | None = None
+    region: str | None = None
+    access_key: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    every: float = LOOK_EVERY
+
+    @property
+    def is_bucket(self) -> bool:
+        """Say whether it is a bucket."""
+        return self.url.startswith("s3://")
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionSpec:
     """Describe a function's instances. Durations are in seconds, `memory` in bytes; None means without limit.
 
@@ -93,7 +115,7 @@ class FunctionSpec:
     limits: tuple[str, ...] = ()
     rates: tuple[RateSpec, ...] = ()
     concurrency: int | None = None
-    source: str | None = None
+    source: SourceSpec | None = None
     reserved_concurrency: int = 0
     aliases: Mapping[str, int] = field(default_factory=dict, hash=False)
     sandbox: Sandbox = SANDBOX
@@ -173,7 +195,7 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         min_instances=get("min_instances", 0),
         idle_timeout=parse_duration(get("idle_timeout", IDLE_TIMEOUT)),
         on_timeout=get("on_timeout", "wait"),
-        source=get("source"),
+        source=_source(get("source")),
         limits=_names(get("limits")),
         rates=rate_specs(get("rate")),
         concurrency=get("concurrency"),
@@ -271,6 +293,15 @@ def _debounce(written: Any) -> tuple[float, float] | None:
     settings = written if isinstance(written, Mapping) else {"wait": written}
     wait = parse_duration(settings["wait"])
     return wait, parse_duration(settings["most"]) if "most" in settings else DEBOUNCE_MOST * wait
+
+
+def _source(written: str | Settings | None) -> SourceSpec | None:
+    if written is None or isinstance(written, str):
+        return None if written is None else SourceSpec(written)
+    get = written.get
+    secret = reveal(get("secret_key"))
+    every = parse_duration(get("every", LOOK_EVERY))
+    return SourceSpec(written["url"], get("endpoint"), get("region"), get("access_key"), secret, every)
 
 
 def _environment(written: Settings | None) -> dict[str, str]:

@@ -4,9 +4,9 @@ A model checks and normalises: every quantity comes out in its one shortest spel
 equal, and `stored` gives back what was written as plain JSON. Defaults are not written in; `specs` knows them.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from penstock.domain import checks
 from penstock.domain.mistakes import problem
@@ -21,7 +21,6 @@ Names = Annotated[list[str], BeforeValidator(checks.names)]
 Description = Annotated[str, BeforeValidator(checks.description)]
 Timeout = Annotated[str, BeforeValidator(checks.duration(_MILLISECOND, 30 * checks.DAY))]
 Concurrency = Annotated[int, BeforeValidator(checks.whole(1, 1_000_000, UNLIMITED_HINT))]
-Folder = Annotated[str, BeforeValidator(checks.folder)]
 Folders = Annotated[list[str], BeforeValidator(checks.folders)]
 Environment = Annotated[dict[str, Any], BeforeValidator(checks.environment)]
 
@@ -121,6 +120,30 @@ Debounce = Annotated[
 ]
 
 
+class SourceSettings(Written):
+    """Say where a function's code comes from; all but `url` are about a bucket."""
+
+    url: Annotated[str, BeforeValidator(checks.source_url)] = Field(examples=["url: s3://bucket/code"])
+    endpoint: Annotated[str, BeforeValidator(checks.endpoint)] | None = None
+    region: str | None = None
+    access_key: str | None = None
+    secret_key: Annotated[dict[str, str], BeforeValidator(checks.secret_key)] | None = None
+    every: Annotated[str, BeforeValidator(checks.duration(1, checks.DAY))] | None = None
+
+    @model_validator(mode="after")
+    def _of_a_bucket(self) -> Self:
+        if not self.url.startswith("s3://") and self.model_fields_set != {"url"}:
+            raise problem("a folder has no settings of its own", "write the folder alone, or s3://bucket/…")
+        if (self.access_key is None) != (self.secret_key is None):
+            raise problem("has one of access_key and secret_key", "write both, or none: then the server's own are used")
+        return self
+
+    def stored(self) -> Any:
+        """Return the place alone if nothing else was written."""
+        settings = super().stored()
+        return settings["url"] if len(settings) == 1 else settings
+
+
 class FunctionSettings(Written):
     """Describe a function: its handler, and what its instances are like."""
 
@@ -139,7 +162,7 @@ class FunctionSettings(Written):
     ramp: Annotated[str, BeforeValidator(checks.rate)] | None = None
     idle_timeout: Annotated[str, BeforeValidator(checks.duration(0, 7 * checks.DAY))] = "1m"
     on_timeout: Literal["wait", "kill"] = "wait"
-    source: Folder | None = None
+    source: Annotated[SourceSettings, BeforeValidator(checks.source)] | None = None
     aliases: Annotated[dict[str, int], BeforeValidator(checks.aliases)] = Field(default_factory=dict)
     limits: Names = Field(default_factory=list)
     rate: Rates | None = None

@@ -72,7 +72,8 @@ class WatchedFolder:
         until = loop.time() + NOISY
         while loop.time() < until:
             try:
-                await asyncio.wait_for(self.changed(), QUIET)
+                async with asyncio.timeout(QUIET):  # unlike wait_for of Python 3.11 it never swallows a cancellation
+                    await self.changed()
             except TimeoutError:
                 return True
         return False

@@ -1,4 +1,4 @@
-"""Watched sources: a function that names a folder is deployed from it whenever something changes there.
+"""Watched sources: a function that names a folder or a bucket is deployed from it whenever something changes there.
 
 What is deployed was read while nothing changed. Code that cannot be taken is shown with the function and in the log, what
 was live stays live, and the next change tries again. A folder that has not changed since it was taken is not taken again:
@@ -19,18 +19,26 @@ from typing import TYPE_CHECKING, Any, Final
 from penstock.client.bundle import pack
 from penstock.domain.errors import PenstockError
 from penstock.engine.model import Source
+from penstock.links.bucket import Bucket, fingerprint
 from penstock.links.folder import NOISY, QUIET, WatchedFolder
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from penstock.domain.specs import SourceSpec
     from penstock.engine.engine import Engine
 
 NOTE: Final = "source "
-"""Prefix of the notes that say what was taken last: the folder and the bundle's digest."""
+"""Prefix of the notes that say what was taken last: from where, the bundle's digest, and what a bucket looked like."""
 
 RETRY: Final = 10.0
 """Seconds until a folder is looked at again that the kernel would not watch."""
+
+REST: Final = 1.0
+"""Seconds between two looks at a bucket that is being written to: what is taken was the same both times."""
+
+MOST_WAIT: Final = 600.0
+"""Seconds until a bucket is looked at again that cannot be read, at most; the wait doubles with each failure in a row."""
 
 MOST_BYTES: Final = 256 << 20
 
@@ -38,14 +46,14 @@ log = logging.getLogger(__name__)
 
 
 class Sources:
-    """Deploy functions from the folders that they name."""
+    """Deploy functions from the folders and buckets that they name."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._plant = engine.plant
-        self._jobs: dict[str, tuple[Path, asyncio.Task[None]]] = {}
+        self._jobs: dict[str, tuple[SourceSpec, asyncio.Task[None]]] = {}
         self._job: asyncio.Task[None] | None = None
-        self._anew: set[str] = set()  # functions that named their folder since the server is up, until it is taken
+        self._anew: set[str] = set()  # functions that named their source since the server is up, until it is taken
 
     def open(self) -> None:
         """Begin to watch, also what is named later."""
@@ -72,16 +80,17 @@ class Sources:
     def _agree(self) -> list[str]:
         """Watch what functions name now, and nothing else; return those that are watched anew."""
         functions = self._plant.functions
-        wanted = {name: Path(one.spec.source) for name, one in functions.items() if one.spec.source is not None}
-        for name, (folder, job) in list(self._jobs.items()):
-            if wanted.get(name) != folder:
+        wanted = {name: one.spec.source for name, one in functions.items() if one.spec.source is not None}
+        for name, (source, job) in list(self._jobs.items()):
+            if wanted.get(name) != source:
                 job.cancel()
                 del self._jobs[name]
         anew = [name for name in wanted if name not in self._jobs]
         for name in anew:
             functions[name].source = Source()
-            job = asyncio.get_running_loop().create_task(self._watch(name, wanted[name]))
-            self._jobs[name] = (wanted[name], job)
+            source = wanted[name]
+            work = self._poll(name, source) if source.is_bucket else self._watch(name, Path(source.url))
+            self._jobs[name] = (source, asyncio.get_running_loop().create_task(work))
         return anew
 
     async def _watch(self, name: str, folder: Path) -> None:
@@ -113,7 +122,7 @@ class Sources:
             body = await asyncio.to_thread(pack, folder, MOST_BYTES)
             if watched.has_changed():  # what was read may be half of it
                 return False
-            await _surely(self._take(name, folder, body))
+            await _surely(self._take(name, str(folder), body))
         except (OSError, ValueError, PenstockError) as error:
             if watched.has_changed():
                 return False
@@ -123,17 +132,65 @@ class Sources:
             self._tell(name, f"{folder} could not be taken: {error!r}.")
         return True
 
-    async def _take(self, name: str, folder: Path, body: bytes) -> None:
-        """Deploy code unless it is what was taken last."""
+    # buckets ----------------------------------------------------------------------------------------------------------
+    async def _poll(self, name: str, source: SourceSpec) -> None:
+        """Look at a bucket again and again, and take what has changed."""
+        bucket: Bucket | None = None
+        tried = ""  # code that was refused is not tried again
+        failures = 0
+        while True:
+            try:
+                bucket = bucket or Bucket(source)
+                tried = await self._look_into(name, source, bucket, tried)
+                failures = 0
+            except Exception as error:
+                failures += 1
+                if not isinstance(error, OSError | ValueError | PenstockError):
+                    log.exception("The source of '%s' could not be taken.", name)
+                self._tell(name, str(error) or repr(error))
+            await asyncio.sleep(max(source.every, min(MOST_WAIT, source.every * 2**failures)))
+
+    async def _look_into(self, name: str, source: SourceSpec, bucket: Bucket, tried: str) -> str:
+        """Take what is in a bucket if that has changed; return what it looks like. Raises what the look came to."""
+        seen = await bucket.look()
+        look = fingerprint(seen)
+        if look == tried or await self._is_taken(name, source.url, look):
+            return look
+        while True:
+            body = await bucket.fetch(seen)
+            await asyncio.sleep(REST)
+            before, seen = seen, await bucket.look()
+            if body is not None and seen == before:
+                look = fingerprint(seen)
+                break
+        try:
+            await _surely(self._take(name, source.url, body, look))
+        except PenstockError as error:
+            self._tell(name, str(error))
+        return look
+
+    async def _is_taken(self, name: str, url: str, look: str) -> bool:
+        last = await self._plant.store.note(self._plant.project_id, NOTE + name)
+        function = self._plant.functions.get(name)
+        taken = None if last is None else json.loads(last)
+        known = taken is not None and (taken[0], taken[2:]) == (url, [look]) and name not in self._anew
+        if not known or function is None or function.live is None:
+            return False
+        function.source.error = None
+        return True
+
+    # what was found ---------------------------------------------------------------------------------------------------
+    async def _take(self, name: str, where: str, body: bytes, *look: str) -> None:
+        """Deploy code unless it is what was taken last; `look` is what a bucket looked like."""
         plant = self._plant
-        taken = json.dumps([str(folder), hashlib.sha256(body).hexdigest()]).encode()
+        taken = json.dumps([where, hashlib.sha256(body).hexdigest(), *look]).encode()
         last = await plant.store.note(plant.project_id, NOTE + name)
         function = plant.functions.get(name)
         live = None if function is None else function.live
         if last != taken or live is None or name in self._anew:
             if live is None or live.bundle != json.loads(taken)[1]:
                 deployed = await self._engine.configurer.deploy(name, body, None)
-                log.info("Version %d of '%s' was deployed from %s.", deployed.version.number, name, folder)
+                log.info("Version %d of '%s' was deployed from %s.", deployed.version.number, name, where)
             await plant.store.save_note(plant.project_id, NOTE + name, taken)
             self._anew.discard(name)
             self._tell(name, None)
