@@ -93,6 +93,10 @@ def _promises(compute: Compute) -> list[str]:
     promises = [f"Memory limits of instances are enforced by {compute.enforcement}."]
     if sandbox.by:
         promises.append(f"Functions run in a sandbox ({sandbox.level}): {', '.join(sandbox.by)}.")
+    strict = compute.isolation("strict")
+    if strict.missing:
+        lacks = ", ".join(f"{part} ({why})" for part, why in strict.missing.items())
+        promises.append(f"Functions with sandbox: strict are refused, as this machine lacks: {lacks}.")
     promises += [
         f"Not in that sandbox, as this machine lacks it: {part} ({why})." for part, why in sandbox.missing.items()
     ]

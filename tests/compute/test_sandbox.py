@@ -1,20 +1,23 @@
 """What each level of the sandbox stops, and that the same is possible without one."""
 
+import contextlib
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tests.conformance.compute_world import Heard, LocalWorld, blueprint, exercise, result_of, run_of
 
 from penstock.compute.isolation import Walls
 from penstock.compute.local import LocalCompute
 from penstock.compute.protocol import Compute, ImportFailed, Level, NotIsolated
-from penstock.runtime import landlock, sandbox
+from penstock.runtime import enclosure, landlock, sandbox
 
 CODE = """
 import ctypes, errno, os, signal, socket, subprocess
@@ -60,7 +63,7 @@ DEEDS = {
     "read a file": lambda path: len(open(path).read()),
     "list a folder": os.listdir,
     "make a file": make,
-    "change a file": lambda path: open(path, "a").close(),
+    "change a file": lambda path: open(path, "r+").close(),
     "look into a process": lambda pid: len(open(f"/proc/{pid}/environ", "rb").read()),
     "signal a process": lambda pid: os.kill(pid, 0),
     "trace a process": lambda pid: call(libc.ptrace(0x4206, pid, None, None)),
@@ -115,8 +118,9 @@ async def tried(compute: Compute, heard: Heard, deeds: list[tuple[str, Any]], **
     attempt = len(heard.ends) + 1
     instance = compute.launch(blueprint("attempt", **settings))
     instance.run([run_of(attempt, deeds)])
-    (end,) = await heard.end_of(attempt)
-    outcomes = result_of(end)
+    await heard.until(lambda: attempt in heard.ends or instance.id in heard.exits)
+    assert attempt in heard.ends, heard.exits[instance.id]
+    outcomes = result_of(heard.ends[attempt])
     assert isinstance(outcomes, list), outcomes
     return [outcome == "done" for outcome in outcomes]
 
@@ -130,6 +134,23 @@ async def placed(compute: Compute, heard: Heard, **settings: Any) -> dict[str, A
     return found
 
 
+def youngest_with(variable: str) -> int:
+    """Return the process id, as this process sees it, of the one that was started last with an environment variable."""
+    found = [
+        one
+        for one in psutil.Process().children(recursive=True)
+        if variable in [f"{name}={value}" for name, value in environment(one).items()]
+    ]
+    return max(found, key=lambda one: (one.create_time(), one.pid)).pid
+
+
+def environment(process: psutil.Process) -> dict[str, str]:
+    """Return the environment variables of a process, as far as they may be seen."""
+    with contextlib.suppress(psutil.Error):
+        return process.environ()
+    return {}
+
+
 def needs(*parts: str) -> None:
     """Skip a test on a machine that cannot."""
     missing = sandbox.parts()
@@ -138,7 +159,7 @@ def needs(*parts: str) -> None:
         pytest.skip(f"this machine lacks {', '.join(lacking)}")
 
 
-@pytest.mark.parametrize("level", ["off", "standard"])
+@pytest.mark.parametrize("level", ["off", "standard", "strict"])
 def test_the_server_is_out_of_reach(tmp_path: Path, level: Level) -> None:
     needs(*sandbox.STANDARD)
     (tmp_path / "token").write_text("secret")
@@ -148,7 +169,7 @@ def test_the_server_is_out_of_reach(tmp_path: Path, level: Level) -> None:
         deeds = [
             ("read a file", str(tmp_path / "token")),
             ("change a file", str(tmp_path / "token")),
-            ("make a file", str(tmp_path / "new")),
+            ("read a file", str(tmp_path / "compute" / "owner")),
             ("look into a process", server),
             ("read the memory of a process", server),
             ("signal a process", server),
@@ -159,12 +180,13 @@ def test_the_server_is_out_of_reach(tmp_path: Path, level: Level) -> None:
     assert (tmp_path / "token").read_text() == "secret"
 
 
-@pytest.mark.parametrize("level", ["off", "standard"])
+@pytest.mark.parametrize("level", ["off", "standard", "strict"])
 def test_another_function_is_out_of_reach(tmp_path: Path, level: Level) -> None:
     needs(*sandbox.STANDARD)
 
     async def body(compute: Compute, heard: Heard) -> None:
-        other = await placed(compute, heard, sandbox=level, env={"MINE": "secret"})
+        other = await placed(compute, heard, sandbox=level, env={"MINE": f"secret {tmp_path}"})
+        other["pid"] = youngest_with(f"MINE=secret {tmp_path}")
         deeds = [
             ("list a folder", other["tmpdir"]),
             ("read a file", other["tmpdir"] + "/mine"),
@@ -178,7 +200,7 @@ def test_another_function_is_out_of_reach(tmp_path: Path, level: Level) -> None:
     exercise(Inside(), tmp_path, body, CODE)
 
 
-@pytest.mark.parametrize("level", ["off", "standard"])
+@pytest.mark.parametrize("level", ["off", "standard", "strict"])
 def test_an_instance_of_the_same_function_is_not_disturbed(tmp_path: Path, level: Level) -> None:
     needs(*sandbox.STANDARD)
 
@@ -192,7 +214,7 @@ def test_an_instance_of_the_same_function_is_not_disturbed(tmp_path: Path, level
     exercise(Inside(), tmp_path, body, CODE)
 
 
-@pytest.mark.parametrize("level", ["off", "standard"])
+@pytest.mark.parametrize("level", ["off", "standard", "strict"])
 def test_code_and_machine_are_not_changed(tmp_path: Path, outside: Path, level: Level) -> None:
     needs(*sandbox.STANDARD)
     (outside / "there").touch()
@@ -217,7 +239,7 @@ def test_folders_that_are_named_may_be_changed(tmp_path: Path, outside: Path) ->
     exercise(Inside(), tmp_path, body, CODE)
 
 
-@pytest.mark.parametrize("level", ["off", "standard"])
+@pytest.mark.parametrize("level", ["off", "standard", "strict"])
 def test_the_kernels_corners_are_closed(tmp_path: Path, level: Level) -> None:
     needs(*sandbox.STANDARD)
     folder = tmp_path / "mounted"
@@ -234,7 +256,7 @@ def test_the_kernels_corners_are_closed(tmp_path: Path, level: Level) -> None:
     exercise(Inside(), tmp_path, body, CODE)
 
 
-@pytest.mark.parametrize("level", ["off", "standard"])
+@pytest.mark.parametrize("level", ["off", "standard", "strict"])
 def test_abstract_sockets_of_others_are_out_of_reach(tmp_path: Path, level: Level) -> None:
     needs(*sandbox.STANDARD)
     name = f"penstock-test-{os.getpid()}"
@@ -248,17 +270,19 @@ def test_abstract_sockets_of_others_are_out_of_reach(tmp_path: Path, level: Leve
     exercise(Inside(), tmp_path, body, CODE)
 
 
+@pytest.mark.parametrize("level", ["standard", "strict"])
 @pytest.mark.parametrize("network", [True, False])
-def test_the_network_is_off_on_request(tmp_path: Path, network: bool) -> None:
+def test_the_network_is_off_on_request(tmp_path: Path, network: bool, level: Level) -> None:
     async def body(compute: Compute, heard: Heard) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             deeds = [("open a connection", listening.getsockname()[1]), ("ask the kernel for a route", None)]
-            assert await tried(compute, heard, deeds, network=network) == [network, network]
+            assert await tried(compute, heard, deeds, sandbox=level, network=network) == [network, network]
 
     exercise(Inside(), tmp_path, body, CODE)
 
 
-def test_what_a_function_needs_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", ["standard", "strict"])
+def test_what_a_function_needs_is_there(tmp_path: Path, level: Level) -> None:
     async def body(compute: Compute, heard: Heard) -> None:
         with tempfile.NamedTemporaryFile() as shared:
             deeds = [
@@ -266,10 +290,10 @@ def test_what_a_function_needs_is_there(tmp_path: Path) -> None:
                 ("read a file", "/etc/passwd"),
                 ("list a folder", "/"),
                 ("change a file", "/dev/null"),
-                ("change a file", shared.name),
+                ("change a file", shared.name if level == "standard" else "/dev/zero"),
                 ("read a file", str(tmp_path / "bundle" / "handlers.py")),
             ]
-            assert await tried(compute, heard, deeds) == [True] * len(deeds)
+            assert await tried(compute, heard, deeds, sandbox=level) == [True] * len(deeds)
 
     exercise(Inside(), tmp_path, body, CODE)
 
@@ -317,6 +341,79 @@ def test_a_wall_that_does_not_stand_ends_the_zygote(tmp_path: Path, monkeypatch:
     async def body(compute: Compute, heard: Heard) -> None:
         with pytest.raises(ImportFailed):
             await compute.prepare(blueprint("attempt"), 30.0)
+
+    exercise(Inside(), tmp_path, body, CODE)
+
+
+STRICT_CODE = """
+import os, socket, subprocess, sys, threading, time
+
+ready = threading.Event()
+threading.Thread(target=ready.wait, daemon=True).start()  # which a fork does not survive
+
+
+def look(event, context):
+    return {
+        "user": os.getuid(), "tmp": os.listdir("/tmp"),
+        "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()), "me": os.getpid(),
+        "root": sorted(os.listdir("/")),
+    }
+
+
+def orphan(event, context):
+    code = "import os, time\\nos.fork() and os._exit(0)\\nos.setsid()\\nos.fork() and os._exit(0)\\nopen(os.environ['DONE'], 'w')\\ntime.sleep(3600)"
+    done = os.path.join(context.tmpdir, "done")
+    subprocess.run([sys.executable, "-c", code], env={"MARK": event, "DONE": done}, check=True)
+    while not os.path.exists(done):
+        time.sleep(0.01)
+"""
+
+
+def test_strict_shows_little_of_the_machine(tmp_path: Path) -> None:
+    needs(*sandbox.STRICT)
+
+    async def body(compute: Compute, heard: Heard) -> None:
+        instance = compute.launch(blueprint("look", sandbox="strict", network=False))
+        instance.run([run_of(1, "")])
+        (end,) = await heard.end_of(1)
+        seen = result_of(end)
+        assert set(seen["processes"]) == {1, seen["me"]}  # its zygote and itself
+        assert len(seen["tmp"]) < len(os.listdir(tempfile.gettempdir()))
+        assert set(seen["root"]) <= {
+            "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "run", "dev", "proc", "tmp", "var",
+            *(path.parts[1] for path in (tmp_path, Path.cwd(), Path(sys.prefix), Path(sys.base_prefix))),
+        }  # fmt: skip
+        await heard.until(lambda: "leaves 1 thread behind" in heard.text(0, "log"))
+        if os.geteuid() == 0:
+            assert seen["user"] >= enclosure.FIRST_USER
+
+    exercise(Inside(), tmp_path, body, STRICT_CODE)
+
+
+def test_an_orphan_without_a_trace_ends_with_a_strict_zygote(tmp_path: Path) -> None:
+    needs(*sandbox.STRICT)
+
+    async def body(compute: Compute, heard: Heard) -> None:
+        instance = compute.launch(blueprint("orphan", sandbox="strict"))
+        instance.run([run_of(1, str(tmp_path))])
+        await heard.end_of(1)
+        (orphan,) = (one for one in psutil.process_iter() if environment(one).get("MARK") == str(tmp_path))
+        for process in psutil.Process().children():
+            process.kill()  # as the end of the server would
+        await heard.exit_of(instance)
+        psutil.wait_procs([orphan], timeout=30)
+        assert not orphan.is_running()
+
+    exercise(Inside(), tmp_path, body, STRICT_CODE)
+
+
+def test_strict_is_refused_where_it_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, sandbox.PROCESSES)
+
+    async def body(compute: Compute, heard: Heard) -> None:
+        with pytest.raises(NotIsolated, match=r"sandbox: strict.*Missing:.*process namespace \(taken away\)"):
+            await compute.prepare(blueprint("attempt", sandbox="strict"), 30.0)
+        await compute.prepare(blueprint("attempt"), 30.0)
 
     exercise(Inside(), tmp_path, body, CODE)
 

@@ -27,7 +27,7 @@ from penstock.store.protocol import Change, Line, StoredAttempt, StoredObject, S
 
 View = dict[str, Any]
 
-SANDBOXES: Final[tuple[Level, ...]] = ("standard",)
+SANDBOXES: Final[tuple[Level, ...]] = ("standard", "strict")
 """The levels of which the status says what this machine gives them."""
 
 encode = msgspec.json.Encoder().encode

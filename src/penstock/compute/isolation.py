@@ -7,14 +7,15 @@ the walls that there are; what a function asks for by name is there, or it does 
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import penstock
 from penstock.compute.protocol import Blueprint, Isolation, Level, NotIsolated
-from penstock.runtime.sandbox import SECCOMP, STANDARD, Sandbox
+from penstock.runtime.sandbox import SECCOMP, STANDARD, STRICT, Sandbox
 
-LEVELS: Final[dict[Level, tuple[str, ...]]] = {"off": (), "standard": STANDARD}
+LEVELS: Final[dict[Level, tuple[str, ...]]] = {"off": (), "standard": STANDARD, "strict": STRICT}
 
 _HOME: Final = str(Path(penstock.__file__).parent.parent)
 _PROBE: Final = (
@@ -40,7 +41,7 @@ class Walls:
             )  # fmt: skip
             self._missing = json.loads(asked.stdout)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
-            self._missing = dict.fromkeys(STANDARD, f"it could not be tried: {error}")
+            self._missing = dict.fromkeys(STRICT, f"it could not be tried: {error}")
 
     def isolation(self, level: Level) -> Isolation:
         """Return what the machine gives a level."""
@@ -51,31 +52,35 @@ class Walls:
             missing={part: self._missing[part] for part in wanted if part in self._missing},
         )
 
-    def around(self, blueprint: Blueprint, home: Path, shown: tuple[Path, ...]) -> dict[str, Any] | None:
+    def around(self, blueprint: Blueprint, home: Path, shown: tuple[Path, ...], groups: str) -> dict[str, Any] | None:
         """Return the fields of the sandbox for a zygote that lives in `home`; None if it has none.
+
+        It may make control groups whose paths begin with `groups`, if that is not empty.
 
         Raises `NotIsolated` if the machine lacks what must not be missing.
         """
         if blueprint.sandbox == "off":
             return None
         isolation = self.isolation(blueprint.sandbox)
+        if blueprint.sandbox == "strict" and isolation.missing:
+            raise NotIsolated(_refusal(blueprint, "sandbox: strict", isolation.missing))
         if not blueprint.network and SECCOMP in isolation.missing:
-            raise NotIsolated(_refusal(blueprint, {SECCOMP: isolation.missing[SECCOMP]}))
+            raise NotIsolated(_refusal(blueprint, "network: false", {SECCOMP: isolation.missing[SECCOMP]}))
         sandbox = Sandbox(
             blueprint.sandbox,
             isolation.by,
             self._private,
             str(home),
             tuple(str(path) for path in shown),
-            blueprint.writable,
+            (*blueprint.writable, str(Path(groups).parent)) if groups else blueprint.writable,
             blueprint.network,
         )
         return sandbox._asdict()
 
 
-def _refusal(blueprint: Blueprint, needed: dict[str, str]) -> str:
+def _refusal(blueprint: Blueprint, wanted: str, needed: Mapping[str, str]) -> str:
     lacks = "; ".join(f"{part} ({reason})" for part, reason in needed.items())
     return (
-        f"'{blueprint.function}' asks for network: false, and this machine does not give all that it takes. Missing: {lacks}. "
+        f"'{blueprint.function}' asks for {wanted}, and this machine does not give all that it takes. Missing: {lacks}. "
         "So its code is not run. Give the server what is missing, or ask for less."
     )

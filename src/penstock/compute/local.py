@@ -243,7 +243,7 @@ class LocalCompute:
         self._someone_left.set()
         if home is not None:
             self._worker.submit(processes.wipe, home)
-            self._unswept[number] = pid
+            self._unswept[number] = 0 if zygote is not None and zygote.has_own_processes else pid
             if self._sweep_timer is None:
                 self._sweep_timer = self._loop.call_later(_SWEEP_EVERY, self._sweep)
         if zygote is not None and zygote.ended.done():

@@ -47,13 +47,16 @@ def end_all_of(owner: str, sessions: Collection[int] = ()) -> int:
 
 
 def end_left_by(owner: str, instances: Mapping[int, int]) -> int:
-    """Kill what is left of instances that are gone, given by number and the process id each had; return how many."""
+    """Kill what is left of instances that are gone, given by number and the process id each had; return how many.
+
+    An id of 0 is that of one in a namespace of its own, which means nothing here.
+    """
     mark = f"{OWNER}={owner}".encode()
     lost = {f"{INSTANCE}={number}".encode() for number in instances}
 
     def find() -> list[Process]:
         everyone = _all()
-        led = set(instances.values()) - {process.pid for process in everyone}
+        led = set(instances.values()) - {0} - {process.pid for process in everyone}
         found = []
         for process in everyone:
             environment = _environment(process.pid)

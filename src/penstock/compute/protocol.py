@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 from penstock.runtime.wire import Answer, Reply, Request
 from penstock.runtime.wire import Entry as Entry  # noqa: PLC0414 - part of this contract
 
-Level = Literal["standard", "off"]
+Level = Literal["strict", "standard", "off"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,8 @@ class Zygote:
     def _start(self, bundle: Path, environment: Path | None, owner: str, line: int) -> "subprocess.Popen[bytes]":
         made_from = self.blueprint
         shown = (bundle.resolve(),) if environment is None else (bundle.resolve(), environment)
-        around = self._walls.around(made_from, self.home, shown)
+        enforcement = Enforcement() if self.has_own_processes else self._enforcement  # no control group is seen there
+        around = self._walls.around(made_from, self.home, shown, enforcement.groups)
         tmpdir = self.home / "tmp"
         for folder in (tmpdir, self.instances):
             folder.mkdir(parents=True, mode=0o700)
@@ -115,8 +116,8 @@ class Zygote:
             version=made_from.version,
             slots=made_from.slots,
             memory=made_from.memory,
-            enforcement=self._enforcement.level,
-            groups=self._enforcement.groups,
+            enforcement=enforcement.level,
+            groups=enforcement.groups,
             sandbox=around,
         )
         python = sys.executable if environment is None else str(environment / "bin" / "python")
@@ -136,7 +137,12 @@ class Zygote:
     @property
     def instances(self) -> Path:
         """Return the folder of the instances' own folders."""
-        return self.home / "instances"
+        return self.home / ("inside" if self.has_own_processes else "instances")
+
+    @property
+    def has_own_processes(self) -> bool:
+        """Say whether its process ids are of a namespace of its own, and mean nothing outside."""
+        return self.blueprint.sandbox == "strict"
 
     def launch(self, number: int, line: socket.socket) -> None:
         """Ask for an instance that serves over that socket, which is closed here once it is on its way."""

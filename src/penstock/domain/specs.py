@@ -20,7 +20,7 @@ Style = Literal["smooth", "window"]
 Meter = Literal["tasks", "cost"]
 Tier = Literal["realtime", "background", "batch"]
 OnTimeout = Literal["wait", "kill"]
-Sandbox = Literal["standard", "off"]
+Sandbox = Literal["strict", "standard", "off"]
 
 TIMEOUT: Final = 30.0
 IDLE_TIMEOUT: Final = 60.0
@@ -189,7 +189,7 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         memory=None if memory is None else parse_size(memory),
         sandbox=get("sandbox", SANDBOX),
         writable=_names(get("writable")),
-        network=get("network", True),
+        network=get("network", get("sandbox") != "strict"),
         env=_environment(get("env")),
         max_instances=get("max_instances", MAX_INSTANCES),
         min_instances=get("min_instances", 0),

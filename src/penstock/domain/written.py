@@ -153,7 +153,7 @@ class FunctionSettings(Written):
     max_parallel_requests: Annotated[int, BeforeValidator(checks.whole(0, 1000))] = 0
     reuse: bool = True
     memory: Annotated[str, BeforeValidator(checks.size(16 * 10**6, 2**44))] | None = None
-    sandbox: Literal["standard", "off"] = "standard"
+    sandbox: Literal["strict", "standard", "off"] = "standard"
     network: bool | None = None
     writable: Folders = Field(default_factory=list)
     env: Environment = Field(default_factory=dict)

@@ -13,8 +13,8 @@ NEW_MOUNTS, NEW_USER, NEW_PIDS, NEW_NETWORK = 0x00020000, 0x10000000, 0x20000000
 NEW_IPC, NEW_UTS = 0x08000000, 0x04000000
 
 NOSUID, NODEV, NOEXEC = 2, 4, 8
-BIND, MOVE, RECURSIVE, PRIVATE, SLAVE = 0x1000, 0x2000, 0x4000, 1 << 18, 1 << 19
-DETACH = 2
+BIND, RECURSIVE, SLAVE = 0x1000, 0x4000, 1 << 19
+_DETACH = 2
 
 KEPT_BY_ROOT = (0, 1, 3, 4, 5, 6, 7, 10, 13)
 """Capabilities that a function keeps of a server that runs as root: over files, ids and low ports, as in a container."""
@@ -22,6 +22,7 @@ KEPT_BY_ROOT = (0, 1, 3, 4, 5, 6, 7, 10, 13)
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _CAPABILITIES_VERSION = 0x20080522
 _MOUNT_SETATTR = 442
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _READ_ONLY = 1
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 
@@ -64,6 +65,12 @@ def read_only(where: str) -> None:
         _MOUNT_SETATTR, _AT_FDCWD, where.encode(), ctypes.c_uint(_AT_RECURSIVE), wanted, ctypes.c_size_t(len(wanted))
     )
     _check(result, f"read-only mount of {where}")
+
+
+def pivot() -> None:
+    """Make the current folder, which must be a mount, the root, and let go of the old one. Raises `OSError`."""
+    _check(_libc.syscall(_PIVOT_ROOT[os.uname().machine], b".", b"."), "a new root")
+    _check(_libc.umount2(b".", _DETACH), "a new root")
 
 
 def cover(folder: str, shown: Sequence[str], changeable: Sequence[str]) -> None:

@@ -7,13 +7,19 @@ once (`parts`); a zygote puts up those that it was told of, and ends if one of t
 import contextlib
 import os
 import resource
+import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 
-from penstock.runtime import landlock, namespaces, seccomp
+from penstock.runtime import enclosure, landlock, namespaces, seccomp
 
 LANDLOCK, SIGNALS, SECCOMP, MOUNTS = "Landlock", "signal scopes", "seccomp", "mount namespace"
+PROCESSES, NETWORK = "process namespace", "network namespace"
 STANDARD = (LANDLOCK, SIGNALS, SECCOMP, MOUNTS)
+STRICT = (*STANDARD, PROCESSES, NETWORK)
+
+MOST_PROCESSES = 4096
+"""Processes and threads that all instances of a zygote may have where they are a user of their own, or in a namespace."""
 
 MOST_FILES = 65_536
 """Descriptors that an instance may have open."""
@@ -41,10 +47,18 @@ class Sandbox(NamedTuple):
     network: bool = True
 
 
-def enter(sandbox: Sandbox) -> None:
-    """Put up the walls around this process, which must have one thread. Raises `OSError` if one does not stand."""
+def enter(sandbox: Sandbox, parent: int) -> int:
+    """Put up the walls around this process, which must have one thread. Raises `OSError` if one does not stand.
+
+    Returns the parent of the process that goes on: as it was, or 0 where processes outside have no number.
+    """
     parts = sandbox.parts
-    if MOUNTS in parts:
+    if PROCESSES in parts:
+        enclosure.enter(sandbox.home, sandbox.shown, sandbox.writable, _devices(), sandbox.network)
+        enclosure.become_user(sandbox.home)
+        resource.setrlimit(resource.RLIMIT_NPROC, (MOST_PROCESSES, MOST_PROCESSES))
+        parent = 0
+    elif MOUNTS in parts:
         namespaces.enter_mounts()
         namespaces.cover(sandbox.private, sandbox.shown, (sandbox.home,))
     namespaces.drop_capabilities(namespaces.KEPT_BY_ROOT if os.geteuid() == 0 else ())
@@ -53,6 +67,7 @@ def enter(sandbox: Sandbox) -> None:
         landlock.restrict(_doors(sandbox))
     if SECCOMP in parts:
         seccomp.refuse_calls(network=sandbox.network)
+    return parent
 
 
 def separate(sandbox: Sandbox) -> None:
@@ -81,16 +96,19 @@ def _limit_resources() -> None:
 def _doors(sandbox: Sandbox) -> "list[tuple[str, int]]":
     """Return what may be done below which paths: reading nearly everywhere, changing in a few places."""
     hidden = ["/dev"] if MOUNTS in sandbox.parts else ["/dev", sandbox.private]
-    devices = [name for name in os.listdir("/dev") if name in DEVICES or name.startswith(ACCELERATORS)]
     changeable = [*SHARED_FOLDERS, *sandbox.writable]
     return [
         ("/", landlock.READ_DIR),
         *((path, landlock.READ) for path in _all_but("/", hidden)),
         *((path, landlock.READ) for path in sandbox.shown),
-        *(("/dev/" + name, landlock.USE) for name in devices),
+        *(("/dev/" + name, landlock.USE) for name in _devices()),
         *((path, landlock.CHANGE) for folder in map(os.path.realpath, changeable) for path in _all_but(folder, hidden)),
         (sandbox.home, landlock.CHANGE),
     ]
+
+
+def _devices() -> "list[str]":
+    return [name for name in os.listdir("/dev") if name in DEVICES or name.startswith(ACCELERATORS)]
 
 
 def _all_but(folder: str, hidden: "list[str]") -> "list[str]":
@@ -145,4 +163,22 @@ def _try_mounts() -> None:
     namespaces.read_only("/tmp")
 
 
-_ATTEMPTS = {LANDLOCK: _try_landlock, SIGNALS: _try_scopes, SECCOMP: _try_seccomp, MOUNTS: _try_mounts}
+def _try_processes() -> None:
+    with tempfile.TemporaryDirectory() as home:
+        reason = _try(lambda: enclosure.enter(home, (), (), (), network=True))
+    if reason:
+        raise OSError(reason)
+
+
+def _try_network() -> None:
+    namespaces.enter_mounts(namespaces.NEW_NETWORK)
+
+
+_ATTEMPTS = {
+    LANDLOCK: _try_landlock,
+    SIGNALS: _try_scopes,
+    SECCOMP: _try_seccomp,
+    MOUNTS: _try_mounts,
+    PROCESSES: _try_processes,
+    NETWORK: _try_network,
+}

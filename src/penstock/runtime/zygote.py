@@ -41,7 +41,9 @@ def live(settings: Settings) -> NoReturn:
     kernel.die_with(settings.parent)
     kernel.renounce()
     if settings.sandbox is not None and not settings.note:  # it holds when this program starts anew
-        sandbox.enter(sandbox.Sandbox(**settings.sandbox))
+        parent = sandbox.enter(sandbox.Sandbox(**settings.sandbox), settings.parent)
+        settings = settings._replace(parent=parent)
+        kernel.die_with(parent)
     kernel.print_c_output_by_line()
     faulthandler.enable(2, all_threads=False)
     os.set_inheritable(settings.control, False)
