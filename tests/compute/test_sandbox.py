@@ -361,7 +361,10 @@ def look(event, context):
 
 
 def orphan(event, context):
-    code = "import os, time\\nos.fork() and os._exit(0)\\nos.setsid()\\nos.fork() and os._exit(0)\\nopen(os.environ['DONE'], 'w')\\ntime.sleep(3600)"
+    code = (
+        "import os, time\\nos.fork() and os._exit(0)\\nos.setsid()\\nos.fork() and os._exit(0)\\n"
+        "open(os.environ['DONE'], 'w')\\ntime.sleep(3600)"
+    )
     done = os.path.join(context.tmpdir, "done")
     subprocess.run([sys.executable, "-c", code], env={"MARK": event, "DONE": done}, check=True)
     while not os.path.exists(done):
