@@ -22,7 +22,9 @@ from typing import Final
 import uvloop
 
 from penstock.api.doorman import Doorman
+from penstock.api.forwarding import Forwarding, trusted_proxies
 from penstock.api.front import Front
+from penstock.api.hosting import Hosting
 from penstock.api.http import HttpServer
 from penstock.api.lobby import Lobby
 from penstock.api.rest import make_rest
@@ -116,7 +118,9 @@ async def build(data: Path, host: str = "127.0.0.1", port: int = 0) -> AsyncIter
         engine = Engine(store, compute, bundles, boot=_boot())
         lobby = Lobby()
         names = [name.strip() for name in os.environ.get(HOSTS, "").split(",") if name.strip()]
-        front = Front(engine, Doorman(token, host, names), lobby, make_rest(engine, lobby))
+        doorman = Doorman(token, host, names)
+        hosting = Hosting(engine, doorman, lobby, Forwarding(trusted_proxies()))
+        front = Front(engine, doorman, lobby, hosting, make_rest(engine, lobby))
         server = HttpServer(front)
         sources = Sources(engine)
         await _open(engine)

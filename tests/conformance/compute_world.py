@@ -11,6 +11,7 @@ from tests.conformance.compute_sim import SimWorld
 from penstock.compute.local import LocalCompute
 from penstock.compute.protocol import Blueprint, Compute, End, Entry, Exit, Instance, PipelineContext, Run
 from penstock.runtime import wire
+from penstock.runtime.frames import Word
 from penstock.runtime.wire import Request
 
 HANDLERS = """
@@ -186,6 +187,7 @@ class Heard:
         self.order: list[tuple[str, int]] = []
         self.starts: dict[int, float] = {}
         self.requests: list[Request] = []
+        self.words: list[Word] = []
         self.exits: dict[int, list[Exit]] = {}
         self.texts: list[tuple[int, int, str, str]] = []
         self.alive: set[int] = set()
@@ -202,6 +204,10 @@ class Heard:
         for attempt, at in starts:
             self.starts[attempt] = at
             self.order.append(("started", attempt))
+
+    def heard(self, instance: Instance, words: Sequence[Word]) -> None:
+        self._note(instance, "heard")
+        self.words += words
 
     def asked(self, instance: Instance, requests: Sequence[Request]) -> None:
         self._note(instance, "asked")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.runtime import wire, wire_executions, wire_limits, wire_lives, wire_orders
+from penstock.runtime import frames, wire, wire_executions, wire_limits, wire_lives, wire_orders, wire_web
 from penstock.runtime.wire import Decoder, Frame, WireError
 
 U32 = st.integers(0, 2**32 - 1)
@@ -56,6 +56,10 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(_order, st.tuples(U64, U32, st.integers(0, 1), st.booleans(), TEXT, BODIES), INLINE | ORDERED),
     st.builds(wire.Wait, U64, U32),
     st.builds(_reply, st.tuples(U64, U32, st.integers(0, 2)), INLINE | LONG),
+    st.builds(frames.Visit, U64, st.booleans(), BODIES),
+    st.builds(frames.Head, U64, st.integers(0, 2**16 - 1), BODIES),
+    st.builds(frames.Piece, U64, st.integers(0, 3), BODIES),
+    st.builds(frames.Close, U64, st.integers(0, 2**16 - 1), TEXT),
     st.builds(wire.Stop),
     st.builds(wire.Ping),
     st.builds(wire.Pong, MOMENTS),
@@ -82,7 +86,7 @@ def test_one_byte_at_a_time(frames: list[Frame]) -> None:
 
 
 def test_every_frame_has_a_number_of_its_own() -> None:
-    rooms = (wire_executions, wire_limits, wire_lives, wire_orders)
+    rooms = (wire_executions, wire_limits, wire_lives, wire_orders, wire_web)
     numbers = [number for room in rooms for number in room.KINDS]
     assert len(numbers) == len(set(numbers))
     assert {kind.frame for room in rooms for kind in room.KINDS.values()} == set(get_args(Frame))
@@ -119,6 +123,7 @@ def test_a_damaged_frame_is_read_as_some_frame_or_refused(data: st.DataObject, f
         (wire.encode_order(1, 1, 0, True, "f", b" " * 5000, 0, b""), "longer than the frame, or than they may be"),
         (wire.encode_reply(1, 1, 3, 0, b""), "unknown status 3"),
         (wire.encode_log(1, 7, b"x"), "unknown stream 7"),
+        (wire_web.encode_piece(1, 4, b"x"), "unknown flags 4"),
         (wire.encode_log(1, 0, b"\xff"), "not UTF-8"),
         (b"\x0a\x00\x00\x00\x02" + b"\0" * 8 + b"\xff\xff", "longer than the frame"),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.compute.protocol import Blueprint, End, Ending, Exit, ImportFailed, Instance, PipelineContext, Run
+from penstock.runtime.frames import Word
 from penstock.runtime.wire import Request
 from penstock.sim.compute import Machine, SimCompute
 from penstock.sim.ledger import Fate, Ledger
@@ -59,6 +60,10 @@ class Heard:
     def asked(self, instance: Instance, requests: Sequence[Request]) -> None:
         for request in requests:
             self._add("asked", instance.id, request.attempt, request)
+
+    def heard(self, instance: Instance, words: Sequence[Word]) -> None:
+        for word in words:
+            self._add("told", instance.id, word.attempt, word)
 
     def finished(self, instance: Instance, ends: Sequence[End]) -> None:
         for end in ends:

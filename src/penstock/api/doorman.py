@@ -26,11 +26,17 @@ class Doorman:
         self._only_here = bound == "localhost" or _is_loopback(bound)
         self._good: set[bytes] = set()
 
-    def check(self, path: str, headers: Mapping[bytes, bytes]) -> None:
-        """Let a request pass. Raises `Forbidden` or `Unauthorized`."""
+    def check_host(self, headers: Mapping[bytes, bytes]) -> None:
+        """Let a request pass that needs no token, if it was addressed to this server. Raises `Forbidden`."""
         host = headers.get(b"host", b"")
         if host not in self._good:
             self._check_host(host)
+
+    def check(self, path: str, headers: Mapping[bytes, bytes], *, named: bool = False) -> None:
+        """Let a request pass; `named` if its host is known to be ours. Raises `Forbidden` or `Unauthorized`."""
+        host = headers.get(b"host", b"")
+        if not named:
+            self.check_host(headers)
         origin = headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2].lower() != host.lower():
             raise Forbidden(f"A page of {_shown(origin)} asked for this. Only pages of this server itself may.")
@@ -39,7 +45,7 @@ class Doorman:
             self._check_credentials(given)
 
     def _check_host(self, host: bytes) -> None:
-        name = _name_of(host.decode("latin-1"))
+        name = host_of(host)
         if name not in self._names and not self._is_address(name):
             raise Forbidden(
                 f"The request was addressed to {_shown(host)}, which is not a name of this server. "
@@ -66,8 +72,9 @@ class Doorman:
             raise Unauthorized("The token is not this server's; it is in the file `token` of the data directory.")
 
 
-def _name_of(host: str) -> str:
+def host_of(header: bytes) -> str:
     """Return the name in a Host header, without its port."""
+    host = header.decode("latin-1")
     if host.startswith("["):
         name, closed, _ = host[1:].partition("]")
         return name if closed else host

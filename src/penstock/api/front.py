@@ -10,6 +10,7 @@ from typing import Final
 from penstock.api.calling import invoke
 from penstock.api.doorman import OPEN, Doorman
 from penstock.api.exchange import ClientGone, Headers, Receive, Scope, Send, answer_problem
+from penstock.api.hosting import Hosting
 from penstock.api.lobby import Lobby
 from penstock.api.names import pipeline_of
 from penstock.api.problems import INTERNAL, MethodNotAllowed, problem_of
@@ -28,16 +29,20 @@ log: Final = logging.getLogger(__name__)
 class Front:
     """Answer requests. `rest` is the application behind the hot routes."""
 
-    def __init__(self, engine: Engine, doorman: Doorman, lobby: Lobby, rest: Application) -> None:
+    def __init__(self, engine: Engine, doorman: Doorman, lobby: Lobby, hosting: Hosting, rest: Application) -> None:
         self._engine = engine
         self._doorman = doorman
         self._lobby = lobby
+        self._hosting = hosting
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path: str = scope["path"]
         headers = dict(scope["headers"])
+        if scope["type"] == "websocket" or self._hosting.owns(path, headers):
+            await self._hosting(scope, headers, receive, send)
+            return
         try:
             self._doorman.check(path, headers)
             if path in OPEN:

@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from penstock.api.exchange import MOST_BODY
 from penstock.api.front import Application
 from penstock.api.problems import MEDIA_TYPE, problem_of
+from penstock.api.sockets import MOST_MESSAGE
 from penstock.domain.errors import BadRequest
 
 MOST_HEAD: Final = 64 << 10
@@ -31,6 +33,7 @@ class Corked:
     """Hold the head of an answer back until its body comes: both leave in one system call, and arrive in one packet."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
+        self.bare = transport
         self._write = transport.write
         self._close = transport.close
         self._head = b""
@@ -70,11 +73,44 @@ class Connection(HttpToolsProtocol):
         self._head_bytes: int | None = 0  # None: no head is being read
         self._reading_since: float | None = self.loop.time()
         self._watch = self.loop.call_later(PATIENCE, self._look_at_clock)
+        self._watchers: set[Callable[[], None]] = set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clock, and tell those who want to know."""
         self._watch.cancel()
         super().connection_lost(exc)
+        for gone in tuple(self._watchers):
+            gone()
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        """Call when the client has gone."""
+        if self.transport.is_closing():
+            gone()
+        self._watchers.add(gone)
+
+    def unwatch(self, gone: Callable[[], None]) -> None:
+        """Call no more."""
+        self._watchers.discard(gone)
+
+    def streams(self) -> None:
+        """Leave it to the one who reads the request's body to watch how slowly it comes."""
+        self._reading_since = None
+
+    def flush(self) -> None:
+        """Send the head of an answer whose body takes its time."""
+        self._corked.flush()
+
+    def abort(self) -> None:
+        """Cut the connection, so that the client does not take what it has for all."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self._corked.bare.abort()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leave the connection to the protocol of WebSockets."""
+        self._watch.cancel()
+        self.transport = self._corked.bare
+        super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the head has become too large."""
@@ -95,6 +131,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Note that the head was read."""
         self._head_bytes = None
+        self.scope["connection"] = self  # type: ignore[typeddict-unknown-key] # for the relay of hosted apps
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -130,7 +167,8 @@ class HttpServer:
         config = uvicorn.Config(
             application,
             http=Connection,
-            ws="none",
+            ws=WebSocketsSansIOProtocol,
+            ws_max_size=MOST_MESSAGE,
             lifespan="off",
             loop="none",
             log_config=None,

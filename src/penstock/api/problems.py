@@ -9,6 +9,7 @@ import msgspec
 
 from penstock.domain.errors import DeployFailed, InvalidSettings, NotFound, PenstockError, TryLater
 from penstock.domain.task import Attempt, Outcome, name_of
+from penstock.engine.visits import Over
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -18,6 +19,7 @@ TABLE: Final[Mapping[str, tuple[int, str]]] = {
     "forbidden": (403, "Requests from there are not taken"),
     "not-found": (404, "There is nothing of that name"),
     "method-not-allowed": (405, "The route does not take this method"),
+    "too-slow": (408, "The client is too slow"),
     "conflict": (409, "The present state does not allow it"),
     "too-large": (413, "It is too large"),
     "invalid-settings": (422, "The settings are not valid"),
@@ -42,6 +44,19 @@ FAILED: Final[Mapping[Outcome, tuple[int, str]]] = {
     Outcome.THROTTLED: (429, "Downstream asks to try later"),
     Outcome.CANCELLED: (409, "The task was cancelled"),
     Outcome.INTERRUPTED: (503, "The task was interrupted"),
+}
+
+
+VISITS: Final[Mapping[Outcome, tuple[int, str]]] = {
+    Outcome.OK: (502, "The app gave no answer"),
+    Outcome.ERROR: (500, "The app failed"),
+    Outcome.CRASHED: (502, "The app's instance ended"),
+    Outcome.OUT_OF_MEMORY: (502, "The app ran out of memory"),
+    Outcome.TIMEOUT: (504, "The app took too long"),
+    Outcome.EXPIRED: (504, "The request waited too long"),
+    Outcome.THROTTLED: (429, "The app asks to try later"),
+    Outcome.CANCELLED: (503, "The request was cancelled"),
+    Outcome.INTERRUPTED: (503, "The app's instance ended"),
 }
 
 
@@ -124,6 +139,17 @@ def problem_of_attempt(attempt: Attempt, retry_after: float) -> Problem:
         headers["Retry-After"] = _whole_seconds(retry_after)
     extras = {"outcome": attempt.outcome.value, "task": task, "error": error}
     return Problem("task-failed", status, title, f"{title}{said}", extras, headers)
+
+
+def problem_of_visit(function: str, over: Over | None) -> Problem:
+    """Return what a visitor gets of a web app that did not answer; None: what it answered is no HTTP. Its log says more."""
+    outcome = Outcome.ERROR if over is None else over.outcome
+    status, title = VISITS[outcome]
+    error = msgspec.json.decode(over.body) if over is not None and outcome is Outcome.ERROR else {}
+    if error.get("type") == "NoWebApp":
+        return Problem("not-found", 404, TABLE["not-found"][1], f"The function '{function}' is no web app.")
+    headers = {"Retry-After": "1"} if status in {429, 503} else {}
+    return Problem("app-failed", status, title, f"{title}; its log says more: penstock logs {function}", {}, headers)
 
 
 def _whole_seconds(seconds: float) -> str:

@@ -86,6 +86,19 @@ def function_view(engine: Engine, stored: StoredObject, members: Mapping[str, Se
         "updated": moment(stored.updated),
         "instances": {state: states[state] for state in ("ready", "starting", "draining")},
         "usage": _usage_view(engine, function, mine),
+        "web": _web_view(function),
+    }
+
+
+def _web_view(function: Function) -> View:
+    """Show where a function's web app is found, and its requests since the server started."""
+    traffic = function.traffic
+    return {
+        "path": f"/web/{function.name}/",
+        "open": traffic.open,
+        "answered": traffic.answered,
+        "failed": traffic.failed,
+        "seconds": round(traffic.seconds, 3),
     }
 
 

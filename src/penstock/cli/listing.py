@@ -195,6 +195,8 @@ def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
             state["sandbox reached"] = ", ".join(
                 [shown.sandbox["reached"], *(f"without {part}" for part in shown.sandbox["missing"])]
             )
+        if any(shown.settings.get(each) for each in ("web", "public", "hosts")) or _asked(shown.web):
+            state["web"] = _web(shown)
         if shown.source is not None:
             state["deployed from it"] = shown.source["error"] or ("yes" if shown.source["at"] else "not changed since")
     else:
@@ -202,6 +204,18 @@ def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
     if not isinstance(shown, Function) and shown.learned is not None:
         state["learned"] = _learned(shown.learned)
     return state | {"created": shown.created, "updated": shown.updated}
+
+
+def _asked(web: dict[str, Any]) -> int:
+    """Return how many web requests there have been."""
+    return sum(web.get(each, 0) for each in ("open", "answered", "failed"))
+
+
+def _web(function: Function) -> str:
+    """Return where a web app is found, and what came of its requests."""
+    web, hosts = function.web, function.settings.get("hosts", [])
+    where = ", ".join([web["path"], *(f"http://{host}/" for host in hosts)])
+    return f"{where}; {web['answered']} answered, {web['failed']} failed, {web['open']} open"
 
 
 def _saving(function: Function) -> str | None:

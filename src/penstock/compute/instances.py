@@ -13,7 +13,9 @@ from penstock.compute.connection import Connection, NoConnection
 from penstock.compute.protocol import Blueprint, End, Ending, Exit, Listener, Part, Run
 from penstock.runtime import blackbox, wire
 from penstock.runtime.bodies import Receiver, Sender
+from penstock.runtime.frames import Word
 from penstock.runtime.wire import INLINE, MAX_BODY, STREAMS, Frame
+from penstock.runtime.wire_web import encode_visit
 
 _ENDINGS = (*Ending, Ending.OK)  # by number; the last is that of a batch, whose parts have their own
 _TAIL = 16 * 1024
@@ -40,6 +42,7 @@ class LocalInstance:
         self._listener = listener
         self._ask_to_kill = kill
         self._running: dict[int, int] = {}  # how many tasks of a batch each execution has, 0 if it is none
+        self._visits: set[int] = set()
         self._defined: set[int] = set()
         self._sending = Sender()
         self._arriving: Receiver[wire.End | wire.Order] = Receiver()
@@ -73,6 +76,9 @@ class LocalInstance:
             self._running[run.attempt] = len(run.batch)
             if run.batch:
                 frames.append(wire.encode_batch(run.attempt, run.batch))
+            if run.head is not None:
+                self._visits.add(run.attempt)
+                frames.append(encode_visit(run.attempt, run.more, run.head))
             body = payload if size <= INLINE else b""
             frames.append(
                 wire.encode_open(run.attempt, run.task, run.number, run.dated, run.timeout, pipeline.key, size, body)
@@ -98,6 +104,10 @@ class LocalInstance:
             if answer.size > INLINE:
                 frames.append(self._sending.begin(wire.ORDERS | answer.number, answer.body))
         self._connection.send(b"".join(frames))
+
+    def tell(self, words: Sequence[Word]) -> None:
+        """Tell web requests what came for them."""
+        self._connection.send(b"".join([wire.encode(word) for word in words if word.attempt in self._visits]))
 
     def stop(self) -> None:
         """Let it end by itself when it has finished what it has."""
@@ -129,6 +139,7 @@ class LocalInstance:
         if home is not None and (exit.code != 0 or self._running):
             detail = self._tell_last_output(home) or detail
         self._running.clear()
+        self._visits.clear()
         killed = self.killed and exit.code is None
         self._listener.gone(self, Exit(exit.code, exit.signal, killed, detail, exit.overran))
 
@@ -148,6 +159,7 @@ class LocalInstance:
         ends: list[End] = []
         starts: list[tuple[int, float]] = []
         requests: list[wire.Request] = []
+        words: list[Word] = []
         for frame in frames:
             if isinstance(frame, wire.End):
                 if frame.size == len(frame.body):
@@ -156,6 +168,8 @@ class LocalInstance:
                     self._arriving.expect(frame)
             elif isinstance(frame, wire.Started):
                 starts.append((frame.attempt, frame.at))
+            elif isinstance(frame, Word) and self._is_for_visit(frame):
+                words.append(frame)
             elif isinstance(frame, wire.Request):
                 self._request(frame, requests)
             elif isinstance(frame, wire.Log):
@@ -165,12 +179,27 @@ class LocalInstance:
                 self._listener.output(self, frame.attempt, STREAMS[frame.stream], frame.text)
             else:
                 self._take_other(frame, ends, requests)
+        self._tell_all(starts, words, requests, ends)
+
+    def _tell_all(
+        self,
+        starts: list[tuple[int, float]],
+        words: list[Word],
+        requests: list[wire.Request],
+        ends: list[End],
+    ) -> None:
         if starts:
             self._listener.started(self, starts)
+        if words:
+            self._listener.heard(self, words)
         if requests:
             self._listener.asked(self, requests)
         if ends:
             self._listener.finished(self, ends)
+
+    def _is_for_visit(self, word: Word) -> bool:
+        """Say whether a word is for a web request, and not about a long body that is on its way to it otherwise."""
+        return word.attempt in self._visits and not (isinstance(word, wire.Credit) and word.attempt in self._sending)
 
     def _request(self, frame: wire.Request, requests: list[wire.Request]) -> None:
         if isinstance(frame, wire.Order) and frame.size != len(frame.body):
@@ -204,6 +233,7 @@ class LocalInstance:
         attempt = frame.attempt
         tasks = self._running.pop(attempt, None)
         if tasks is not None:
+            self._visits.discard(attempt)
             ends.append(
                 End(
                     attempt,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
+from penstock.runtime.frames import Word
 from penstock.runtime.wire import Answer, Reply, Request
 from penstock.runtime.wire import Entry as Entry  # noqa: PLC0414 - part of this contract
 
@@ -25,7 +26,8 @@ class Blueprint:
     share one loop, sync ones a pool of that many threads), `timeout` the limit of one task in seconds (for the handler's
     context only: the engine keeps the clock), `memory` the limit of an instance in bytes (None: none). `sandbox` is the
     level that is wanted, `writable` are the folders outside of its own that it may change, and without `network` it opens
-    no network sockets.
+    no network sockets. `web` ("asgi", "wsgi") is what kind of web app the handler is, "" that it is found out from what it
+    takes.
     """
 
     project: str
@@ -40,6 +42,7 @@ class Blueprint:
     sandbox: Level = "standard"
     writable: tuple[str, ...] = ()
     network: bool = True
+    web: str = ""
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -75,7 +78,8 @@ class Run:
 
     `timeout` is in seconds. `dated` asks for the moment of the handler's start to be told as soon as it has started, not
     only with the end. One with a `batch` calls the handler with a list: `payload` is then the payloads of its tasks in a
-    row, and `task` and `number` are those of the first.
+    row, and `task` and `number` are those of the first. One with a `head` is a web request, `payload` what is here of its
+    body, and `more` says that pieces of it follow.
     """
 
     attempt: int
@@ -86,6 +90,8 @@ class Run:
     timeout: float
     dated: bool = False
     batch: tuple[Entry, ...] = ()
+    head: bytes | None = None
+    more: bool = False
 
 
 class Ending(Enum):
@@ -186,6 +192,9 @@ class Instance(Protocol):
     def answer(self, answers: Sequence[Answer | Reply]) -> None:
         """Answer what executions have asked of limits, and reply to orders; who has ended meanwhile does not hear it."""
 
+    def tell(self, words: Sequence[Word]) -> None:
+        """Tell web requests what came for them; those that have ended meanwhile do not hear it."""
+
     def stop(self) -> None:
         """Let it end by itself when it has finished what it has. It gets no more `run` after this."""
 
@@ -211,6 +220,9 @@ class Listener(Protocol):
         Every `Take` wants one answer. No handler goes on after the moment of its `Took`, which may be told again, later.
         Every `Order`, which has its whole body here, wants one reply; a `Wait` for one may come before it.
         """
+
+    def heard(self, instance: Instance, words: Sequence[Word]) -> None:
+        """Hear what web requests are answered, in order; before their ends."""
 
     def finished(self, instance: Instance, ends: Sequence[End]) -> None:
         """Hear of executions that ended."""

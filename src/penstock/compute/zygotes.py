@@ -119,6 +119,7 @@ class Zygote:
             enforcement=enforcement.level,
             groups=enforcement.groups,
             sandbox=around,
+            web=made_from.web,
         )
         python = sys.executable if environment is None else str(environment / "bin" / "python")
         # Not through a thread: the kernel would take the thread's end for the server's, and kill the zygote.

@@ -282,6 +282,21 @@ def is_alias(name: object) -> bool:
     return isinstance(name, str) and fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,49}", name, ASCII) is not None
 
 
+def hosts(value: object) -> list[str]:
+    """Check a list of host names in which none is twice; returns them in small letters."""
+    found = [one.rstrip(".").lower() for one in names(value)]
+    places = [
+        Place(f"[{at}]", f"{shown(one)} is no host name", "write a name such as app.example.org, without port or path")
+        for at, one in enumerate(found)
+        if not fullmatch(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,62})?(\.[a-z0-9_]([a-z0-9_-]{0,62})?)*", one, ASCII)
+        or fullmatch(r"[0-9.]+", one)
+        or one == "localhost"
+    ]
+    if places:
+        raise problems(places)
+    return found
+
+
 # what handlers are given ----------------------------------------------------------------------------------------------
 def params(value: object, info: ValidationInfo) -> dict[str, Any]:
     """Check a mapping of names to plain JSON; returns a copy, with stored secrets where they were shown as true."""

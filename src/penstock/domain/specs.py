@@ -98,6 +98,8 @@ class FunctionSpec:
     `env` holds secrets in clear. `rates` and `concurrency` are ceilings over all that the function runs, whichever
     pipeline it comes through; `reserved_concurrency` are units of the project's ceilings that are its own. `ramp` is how fast
     instances may start.
+    pipeline it comes through; `reserved_concurrency` are units of the project's ceilings that are its own. `web` says what
+    kind of web app it is ("asgi", "wsgi", "" to find out), `public` that anybody may use that, `hosts` its own names.
     """
 
     name: str
@@ -122,6 +124,9 @@ class FunctionSpec:
     writable: tuple[str, ...] = ()
     network: bool = True
     ramp: RateSpec | None = None
+    web: str = ""
+    public: bool = False
+    hosts: tuple[str, ...] = ()
 
     @property
     def slots(self) -> int:
@@ -202,6 +207,9 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         reserved_concurrency=get("reserved_concurrency", 0),
         aliases=get("aliases", {}),
         ramp=_single_rate(get("ramp"))[0] if get("ramp") else None,
+        web=get("web", ""),
+        public=get("public", False),
+        hosts=_names(get("hosts")),
     )
 
 

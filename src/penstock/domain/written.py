@@ -168,6 +168,9 @@ class FunctionSettings(Written):
     rate: Rates | None = None
     concurrency: Concurrency | None = None
     reserved_concurrency: Annotated[int, BeforeValidator(checks.whole(1, 1_000_000))] | None = None
+    web: Literal["asgi", "wsgi"] | None = None
+    public: bool = False
+    hosts: Annotated[list[str], BeforeValidator(checks.hosts)] = Field(default_factory=list)
     description: Description = ""
 
     @field_validator("network")

@@ -36,6 +36,7 @@ from penstock.engine.scheduler import Scheduler
 from penstock.engine.settle import Settle
 from penstock.engine.sleepers import Sleepers
 from penstock.engine.stragglers import Stragglers
+from penstock.engine.visits import Visits
 from penstock.engine.withdrawals import Withdrawals
 from penstock.store.protocol import StoredTask
 
@@ -91,6 +92,7 @@ class Engine:
         self.settle = Settle(plant)
         self.stragglers = Stragglers(plant)
         self.sleepers = Sleepers(plant)
+        self.visits = Visits(plant)
         self.withdrawals = Withdrawals(plant)
         self._join()
 
@@ -141,6 +143,7 @@ class Engine:
         plant = self.plant
         plant.accepting = False
         self.pump.halt(lends=True)
+        self.visits.close()
         self.scheduler.close()
         self.expiry.close()
         self.pruner.close()

@@ -89,6 +89,10 @@ class Intake:
         self._ids = count(first + number)
         return first
 
+    def next_id(self) -> int:
+        """Return an id that no other task has."""
+        return next(self._ids)
+
     # sends --------------------------------------------------------------------------------------------------------
     async def send(self, name: str, items: Sequence[Item], key: str | None = None) -> Sent:
         """Put tasks into a pipeline's queue; return when they are on disk.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from penstock.engine.settle import Settle
     from penstock.engine.sleepers import Sleepers
     from penstock.engine.stragglers import Stragglers
+    from penstock.engine.visits import Visits
     from penstock.engine.withdrawals import Withdrawals
 
 
@@ -53,4 +54,5 @@ class Loops:
     settle: Settle
     stragglers: Stragglers
     sleepers: Sleepers
+    visits: Visits
     withdrawals: Withdrawals

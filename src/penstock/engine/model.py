@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.domain.specs import FunctionSpec, PipelineSpec
     from penstock.domain.task import Attempt, Task
     from penstock.engine.orders import Nest
+    from penstock.engine.visits import Visit
     from penstock.store.protocol import Store, Version
 
 STARTING: Final = "starting"
@@ -79,6 +80,23 @@ class Usage:
 
 
 @dataclass(slots=True)
+class Traffic:
+    """Count a function's web requests since the server started; `seconds` is how long those took that have ended."""
+
+    open: int = 0
+    answered: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+    def ended(self, seconds: float, *, failed: bool) -> None:
+        """Count the end of one."""
+        self.open -= 1
+        self.answered += not failed
+        self.failed += failed
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
 class Function:
     """Hold a function as it is configured now; `live` is None until code was deployed."""
 
@@ -89,6 +107,7 @@ class Function:
     versions: dict[int, Version] = field(default_factory=dict)
     source: Source = field(default_factory=Source)
     usage: Usage = field(default_factory=Usage)
+    traffic: Traffic = field(default_factory=Traffic)
 
     def version(self, name: int | str | None) -> Version | None:
         """Return the version of a number, that an alias points at, or (None) the live one; None if there is none."""
@@ -379,6 +398,8 @@ class Plant:
         self.running: dict[int, Running] = {}
         self.sending: set[int] = set()  # tasks that the store may have already, and admission will hear of
         self.calls: dict[int, asyncio.Future[Attempt]] = {}  # synchronous calls that wait for their end, by task
+        self.hosts: dict[str, str] = {}  # functions by the host names that are theirs alone
+        self.visits: dict[int, Visit] = {}  # web requests that wait or run, by task
         self.accepting = False
         self.stopping = False  # instances are being ended by a clean stop: that costs their tasks nothing
         self._attempts = count(1)

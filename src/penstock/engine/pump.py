@@ -66,6 +66,7 @@ class Pump:
         self._scaler, self._lives, self._settle = loops.scaler, loops.lives, loops.settle
         self._scheduler, self._reserver, self._recorder = loops.scheduler, loops.reserver, loops.recorder
         self._withdrawals, self._lender, self._deadlines = loops.withdrawals, loops.lender, loops.deadlines
+        self._visits = loops.visits
 
     def wake(self) -> None:
         """Run once in this turn of the event loop."""
@@ -142,6 +143,9 @@ class Pump:
             chosen = fleet.choose()
             assert chosen is not None, "admission gave a slot that no instance has"
             attempt, running = self._register(start, chosen, now)
+            if plant.visits and (visit := plant.visits.get(task.id)) is not None:
+                batches.setdefault(chosen, []).append(self._visits.begin(visit, attempt, running, start))
+                continue
             if task.payload is None or task.interruptions or (number > 1 and not _at_hand(start.tasks)):
                 self._job(self._send_prepared(attempt, running))
                 continue

@@ -17,6 +17,7 @@ from penstock.domain.errors import Conflict
 from penstock.domain.limits import Gate
 from penstock.domain.settings import (
     SECTIONS,
+    FunctionSpec,
     Kind,
     LimitSpec,
     PipelineSpec,
@@ -58,6 +59,7 @@ class Reconciler:
         """Get to know the loops that changes are passed on to."""
         self._scaler, self._lives, self._scheduler = loops.scaler, loops.lives, loops.scheduler
         self._pump, self._lender, self._sleepers = loops.pump, loops.lender, loops.sleepers
+        self._visits = loops.visits
 
     async def open(self) -> None:
         """Read the configuration, and how many tasks each pipeline has."""
@@ -108,6 +110,7 @@ class Reconciler:
         elif kind == "function":
             for alias in (None, *self._plant.functions[name].spec.aliases):
                 self._remove_built_in(name, alias)
+            self._put_hosts(FunctionSpec(name, ""))
             del self._plant.functions[name]
             if CEILING + name in self._plant.admission.gates:
                 self._remove_gate(CEILING + name)
@@ -157,6 +160,7 @@ class Reconciler:
             self._gate(CEILING + spec.name, spec.rates, spec.concurrency)
             gates = (*gates, CEILING + spec.name)
         function = plant.functions.get(spec.name)
+        self._put_hosts(spec)
         if spec.reserved_concurrency or function is not None:
             plant.admission.reserve(spec.name, spec.reserved_concurrency)
         if function is None:
@@ -202,6 +206,14 @@ class Reconciler:
         for name in (direct(function, alias), mapped(function, alias)):
             self._remove_pipeline(name)
 
+    def _put_hosts(self, spec: FunctionSpec) -> None:
+        """Let host names lead to a function."""
+        hosts = self._plant.hosts
+        for host in [host for host, function in hosts.items() if function == spec.name and host not in spec.hosts]:
+            del hosts[host]
+        for host in spec.hosts:
+            hosts.setdefault(host, spec.name)
+
     def _put_pipeline(self, spec: PipelineSpec) -> None:
         plant = self._plant
         function = plant.functions[spec.function]
@@ -232,6 +244,7 @@ class Reconciler:
         if pipe.busy:
             self.left.add(name)
         tasks = plant.admission.remove(name, plant.clock())
+        self._visits.refuse(tasks, Conflict("The function was removed before the request could start."))
         for task in (*tasks, *self._scheduler.discard(name, tasks)):
             call = plant.calls.get(task.id)
             if call is not None and not call.done():
@@ -290,6 +303,7 @@ class Reconciler:
             sandbox=spec.sandbox,
             writable=spec.writable,
             network=spec.network,
+            web=spec.web,
             env={**spec.env, **env},
         )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from penstock.domain.task import Task
     from penstock.engine.loops import Loops
     from penstock.engine.model import Member, Pipe, Plant, Running
+    from penstock.runtime.frames import Word
     from penstock.runtime.wire import Request
 
 _OUTCOMES: Final = {
@@ -42,7 +43,7 @@ class Settle:
         """Get to know the loops that outcomes and requests are passed on to."""
         self._pump, self._lives, self._deadlines = loops.pump, loops.lives, loops.deadlines
         self._scheduler, self._recorder, self._expiry = loops.scheduler, loops.recorder, loops.expiry
-        self._lender, self._configurer = loops.lender, loops.configurer
+        self._lender, self._configurer, self._visits = loops.lender, loops.configurer, loops.visits
 
     # what instances tell ------------------------------------------------------------------------------------------
     def ready(self, instance: Instance, at: float) -> None:
@@ -66,6 +67,10 @@ class Settle:
     def asked(self, instance: Instance, requests: Sequence[Request]) -> None:
         """Pass on what handlers ask of limits."""
         self._lender.asked(instance, requests)
+
+    def heard(self, instance: Instance, words: Sequence[Word]) -> None:
+        """Pass on what web apps answer."""
+        self._visits.told(instance, words)
 
     def finished(self, instance: Instance, ends: Sequence[End]) -> None:
         """Conclude executions that ended."""
@@ -244,8 +249,22 @@ class Settle:
         offset: float,
         held: float | None = None,
     ) -> None:
+        if body is not None and outcome is not Outcome.OK:
+            for censor in (running.member.censor, running.pipe.censor):
+                body = body if censor is None else censor.json(body)
+        visits = self._plant.visits
         for task in tasks:
-            self._conclude_one(running, task, outcome, body, at, offset, held)
+            if visits and task.id in visits:
+                self._conclude_visit(running, task, outcome, body)
+            else:
+                self._conclude_one(running, task, outcome, body, at, offset, held)
+
+    def _conclude_visit(self, running: Running, task: Task, outcome: Outcome, body: bytes | None) -> None:
+        """Conclude a web request: it is not tried again, and there is nothing to write down."""
+        running.pipe.counts.running -= 1
+        running.pipe.counts.done += 1
+        self._visits.conclude(self._plant.visits[task.id], outcome, body or b"")
+        self.look_empty(running.pipe)
 
     def _conclude_one(
         self,
@@ -258,9 +277,6 @@ class Settle:
         held: float | None,
     ) -> None:
         pipe = running.pipe
-        if body is not None and outcome is not Outcome.OK:
-            for censor in (running.member.censor, pipe.censor):
-                body = body if censor is None else censor.json(body)
         if task.start_by is not None:
             self._expiry.met(task)
         sequel = follow(task, outcome, pipe.spec.attempts, pipe.spec.backoff, self._plant.rng.random(), held)

@@ -33,6 +33,9 @@ class Sender:
     def __len__(self) -> int:
         return len(self._bodies)
 
+    def __contains__(self, attempt: int) -> bool:
+        return attempt in self._bodies
+
     def begin(self, attempt: int, body: bytes) -> bytes:
         """Return the first frames of a body."""
         self._bodies[attempt] = memoryview(body)

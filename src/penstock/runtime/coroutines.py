@@ -60,15 +60,19 @@ class Coroutines(Serving):
         self._live: dict[int, tuple[Execution, asyncio.Task[None]]] = {}
         self._cancelled: set[int] = set()
         self._starts: list[bytes] = []
-        self._ends: list[bytes] = []
+        self._frames: list[bytes] = []
         self._broken: WireError | None = None
+
+    def prepare(self) -> None:
+        """Make the loop."""
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
 
     def serve(self) -> None:
         """Serve until there is nothing left to do after a stop."""
-        self._loop = loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(loop)
+        loop = self._loop
         loop.add_reader(self.channel.fileno(), self._read)
-        while self._live or self._ends or not self.finished:
+        while self._live or self._frames or not self.finished:
             try:
                 loop.run_forever()
             except (SystemExit, KeyboardInterrupt):  # from a task that a handler made; its own are caught
@@ -103,7 +107,7 @@ class Coroutines(Serving):
             self._stop_if_idle()
 
     def _stop_if_idle(self) -> None:
-        if self.finished and not self._live and not self._ends:
+        if self.finished and not self._live and not self._frames:
             self._loop.stop()
 
     async def _execute(self, execution: Execution) -> None:
@@ -113,28 +117,41 @@ class Coroutines(Serving):
             self.output.only = execution.capture
         result = await self._run(execution)
         self._cancelled.discard(attempt)
-        if not self._ends:
-            self._loop.call_soon(self._send_ends)
         raw = self.output.raw(attempt) if self.slots == 1 else b""
-        self._ends.append(raw + self.encode_end(execution, result))
+        self.put(raw + self.encode_end(execution, result))
         del self._live[attempt]
+
+    def put(self, frames: bytes) -> None:
+        """Send frames at the end of this turn of the loop, with all others."""
+        if not self._frames:
+            self._loop.call_soon(self._send_frames)
+        self._frames.append(frames)
 
     async def _run(self, execution: Execution) -> Result:
         attempt = execution.opened.attempt
         try:
-            event = execution.decode()
-            context = self.context(execution)
-            execution.started = now()
-            work = self.handler(event, context)
+            work = self.call(execution)
             if execution.opened.dated:
-                work = _Dated(work, partial(self._date, attempt, execution.started))
-            return execution.encode(await work)
+                return self.conclude(execution, await _Dated(work, partial(self._date, attempt, now())))
+            return self.conclude(execution, await work)
         except asyncio.CancelledError as error:
             if attempt not in self._cancelled:
                 return encode_exception(error)
             return encode_error("CancelledError", "The execution was cancelled.", ending=CANCELLED)
         except BaseException as error:  # SystemExit too: it ends the task, not the instance
             return encode_exception(error)
+
+    def call(self, execution: Execution) -> Coroutine[Any, Any, Any]:
+        """Call the handler, and return the work to be awaited."""
+        event = execution.decode()
+        context = self.context(execution)
+        execution.started = now()
+        work: Coroutine[Any, Any, Any] = self.handler(event, context)
+        return work
+
+    def conclude(self, execution: Execution, value: Any) -> Result:
+        """Return what the work came to."""
+        return execution.encode(value)
 
     def _date(self, attempt: int, before: float) -> None:
         """Tell when a handler has started: the process may have been interrupted on the way to its first line."""
@@ -157,10 +174,10 @@ class Coroutines(Serving):
             self.channel.send(b"".join(self._starts))
             self._starts.clear()
 
-    def _send_ends(self) -> None:
+    def _send_frames(self) -> None:
         raw = b"" if self.slots == 1 else self.output.raw(0)
-        self.channel.send(b"".join((*self._starts, raw, *self._ends)))
+        self.channel.send(b"".join((*self._starts, raw, *self._frames)))
         self._starts.clear()
-        self._ends.clear()
+        self._frames.clear()
         if self.stopping:
             self._stop_if_idle()

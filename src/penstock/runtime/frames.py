@@ -18,6 +18,11 @@ CANCELLED: Final = 3
 PARTS: Final = 4
 """The ending of a batch whose handler has said what became of each task: its body is parts, one for each."""
 
+LAST: Final = 1
+"""The flag of a piece that ends its body, or its message."""
+TEXT: Final = 2
+"""The flag of a piece whose message is text."""
+
 LONGEST_NAME: Final = 100
 """Characters that the name of a limit may have."""
 
@@ -86,10 +91,45 @@ class Data(NamedTuple):
 
 
 class Credit(NamedTuple):
-    """Both ways: that many more bytes of a long body were taken, as many may be sent."""
+    """Both ways: that many more bytes of a long body, or of pieces, were taken; as many may be sent."""
 
     attempt: int
     granted: int
+
+
+class Visit(NamedTuple):
+    """Server to instance: the `Open` of this attempt that comes next is a web request, its body what is here of that one's.
+
+    `head` is the request's (`heads.pack_request`); `more` says that pieces of the body follow.
+    """
+
+    attempt: int
+    more: bool
+    head: bytes
+
+
+class Head(NamedTuple):
+    """Instance to server: the head of the answer to a web request (`heads.pack_headers`); 101 accepts a WebSocket."""
+
+    attempt: int
+    status: int
+    headers: bytes
+
+
+class Piece(NamedTuple):
+    """Both ways: the next piece of a body, or of a message of a WebSocket. `flags` are `LAST` and `TEXT`."""
+
+    attempt: int
+    flags: int
+    data: bytes
+
+
+class Close(NamedTuple):
+    """Both ways: a WebSocket is closed, with this code. Server to instance, of a plain request: the client is gone."""
+
+    attempt: int
+    code: int
+    reason: str
 
 
 class Cancel(NamedTuple):
@@ -221,11 +261,15 @@ class Pong(NamedTuple):
 Request = Take | Took | Give | Spent | Order | Wait
 """What an execution asks of limits and tells of them, and what it wants made."""
 
+Word = Head | Piece | Close | Credit
+"""What the two sides of a web request tell each other between its beginning and its end."""
+
 Frame = (
     Hello
     | Define
     | Open
     | Batch
+    | Visit
     | Data
     | Credit
     | Cancel
@@ -238,4 +282,7 @@ Frame = (
     | Request
     | Answer
     | Reply
+    | Head
+    | Piece
+    | Close
 )

@@ -13,8 +13,11 @@ class BadHandler(Exception):
     """Report a name that leads to no handler."""
 
 
-def load(name: str) -> Callable[..., Any]:
-    """Import "module:callable" and return the callable. Raises `BadHandler`, or whatever the module raises."""
+def load(name: str, web: str = "") -> Callable[..., Any]:
+    """Import "module:callable" and return the callable; `web` says what kind of web app it is, if it is known.
+
+    Raises `BadHandler`, or whatever the module raises.
+    """
     module_name, colon, path = name.partition(":")
     if not colon or not module_name or not path:
         raise BadHandler(f"the handler '{name}' must be written as module:callable, as in tasks:handler")
@@ -26,7 +29,47 @@ def load(name: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise BadHandler(f"'{name}' is not callable; it is {type(found).__name__}. {_offer(module)}")
+    if not interface_of(found, web):
+        _check_parameters(name, found)
     return found  # type: ignore[no-any-return]
+
+
+def interface_of(handler: Callable[..., Any], stated: str = "") -> str:
+    """Return what kind of web app a handler is, "asgi" or "wsgi", by what it takes, unless that is `stated`; "" for none."""
+    if stated:
+        return stated
+    names = _parameters(handler)
+    if names is None or len(names) < 2:
+        return ""
+    if len(names) == 3 and is_async(handler):
+        return "asgi"
+    return "wsgi" if names[1] == "start_response" else ""
+
+
+def _parameters(handler: Callable[..., Any]) -> "list[str] | None":
+    """Return the names of the parameters that a call has to fill by their places; None if that cannot be known."""
+    if isinstance(handler, FunctionType) and not handler.__dict__:
+        code = handler.__code__
+        return list(code.co_varnames[: code.co_argcount - len(handler.__defaults__ or ())])
+    import inspect  # noqa: PLC0415 - a large module that a plain function does not need
+
+    try:
+        parameters = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError):  # of some callables that are written in C nobody knows
+        return None
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [one.name for one in parameters if one.kind in places and one.default is inspect.Parameter.empty]
+
+
+def _check_parameters(name: str, handler: Callable[..., Any]) -> None:
+    """Raises `BadHandler` for what takes more than a handler is called with, and is no web app either."""
+    names = _parameters(handler)
+    if names is not None and len(names) > 2:
+        raise BadHandler(
+            f"'{name}' takes {len(names)} arguments ({', '.join(names)}). A handler of tasks takes (event, context), an ASGI "
+            "app is async and takes (scope, receive, send), a WSGI app takes (environ, start_response). If it is a web app "
+            "that does not look like one, say so with web: asgi or web: wsgi."
+        )
 
 
 def is_async(handler: Callable[..., Any]) -> bool:

@@ -7,19 +7,21 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from penstock.runtime import kernel, sandbox
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Place
 from penstock.runtime.guards import Guard
-from penstock.runtime.handlers import is_async
+from penstock.runtime.handlers import interface_of, is_async
 from penstock.runtime.output import Output, Writer
 from penstock.runtime.serial import Serial
-from penstock.runtime.serving import Serving
 from penstock.runtime.settings import Settings
 from penstock.runtime.threads import Threads
 from penstock.runtime.wire import LOG, encode_hello
+
+if TYPE_CHECKING:
+    from penstock.runtime.serving import Serving
 
 
 def live(
@@ -52,11 +54,12 @@ def live(
         output = Output(channel.send, file, os.path.join(home, "box"))
         Writer.output = output
         os.register_at_fork(after_in_child=lambda: _forget(output, channel))
-        serving = _choose(
-            find(), settings, channel, Place(settings.function, settings.version, settings.memory, tmpdir, output)
-        )
+        handler = find()
+        place = Place(settings.function, settings.version, settings.memory, tmpdir, output)
+        serving = way_for(handler, settings)(channel, handler, place, settings.slots)
         if note:
             output.write(LOG, note + "\n")
+        serving.prepare()
         channel.send(encode_hello(os.getpid(), time.monotonic()))
         serving.serve()
         output.flush()
@@ -99,11 +102,19 @@ def _forget(output: Output, channel: Channel) -> None:
     channel.abandon()
 
 
-def _choose(handler: Callable[..., Any], settings: Settings, channel: Channel, place: Place) -> Serving:
-    if is_async(handler):
-        from penstock.runtime.coroutines import Coroutines  # noqa: PLC0415 - asyncio is not for those who do not use it
+def way_for(handler: Callable[..., Any], settings: Settings) -> "type[Serving]":
+    """Return the way to serve a handler. What it needs is imported only for those who use it."""
+    web = interface_of(handler, settings.web)
+    if web == "asgi":
+        from penstock.runtime.asgi import Asgi  # noqa: PLC0415
 
-        return Coroutines(channel, handler, place, settings.slots)
-    if settings.slots == 1:
-        return Serial(channel, handler, place, 1)
-    return Threads(channel, handler, place, settings.slots)
+        return Asgi
+    if web == "wsgi":
+        from penstock.runtime.wsgi import Wsgi  # noqa: PLC0415
+
+        return Wsgi
+    if is_async(handler):
+        from penstock.runtime.coroutines import Coroutines  # noqa: PLC0415
+
+        return Coroutines
+    return Serial if settings.slots == 1 else Threads

@@ -12,6 +12,7 @@ from penstock.runtime.batches import Tasks
 from penstock.runtime.bodies import Receiver
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Context, Place
+from penstock.runtime.frames import Close, Piece, Visit, Word
 from penstock.runtime.orders import Orders
 from penstock.runtime.output import Capture
 from penstock.runtime.results import Result, decode_event, encode_result
@@ -24,20 +25,37 @@ _AHEAD = 0.001
 """Seconds by which the date of a start is ahead of the moment at which it is told."""
 
 
+class NoWebApp(Exception):
+    """Report a web request to a handler that takes none."""
+
+
+class WebApp(Exception):
+    """Report a task for a handler that takes web requests only."""
+
+
+class ClientGone(OSError):
+    """Report that nobody takes the answer to a web request any more."""
+
+
 class Execution:
     """Hold one execution from its arrival to its end. `started` is the moment of the handler's start."""
 
-    __slots__ = ("batch", "capture", "opened", "payload", "started")
+    __slots__ = ("batch", "capture", "opened", "payload", "started", "visit")
 
-    def __init__(self, opened: Open, payload: bytes, batch: "Tasks | None" = None) -> None:
+    def __init__(
+        self, opened: Open, payload: bytes, batch: "Tasks | None" = None, visit: "Visit | None" = None
+    ) -> None:
         self.batch = batch
         self.opened = opened
         self.payload = payload
+        self.visit = visit
         self.capture = Capture(opened.attempt)
         self.started: float | None = None
 
     def decode(self) -> Any:
-        """Return what the handler is called with: an event, or those of a batch. Raises `NotJSON`."""
+        """Return what the handler is called with: an event, or those of a batch. Raises `NotJSON` and `NoWebApp`."""
+        if self.visit is not None:
+            raise NoWebApp("the handler takes events, and no web requests: it is neither an ASGI nor a WSGI app")
         return decode_event(self.payload) if self.batch is None else self.batch.decode(self.payload)
 
     def encode(self, value: Any) -> Result:
@@ -61,6 +79,13 @@ class Serving(ABC):
         self._pipelines: dict[int, Define] = {}
         self._arriving: Receiver[Open | wire.Reply] = Receiver()
         self._batches: dict[int, tuple[Entry, ...]] = {}  # announced, and not here yet
+        self._visits: dict[int, Visit] = {}  # the same
+
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to do
+        """Do what is to be done before the first execution is asked for."""
+
+    def told(self, word: Word) -> None:  # noqa: B027 - most serve no web requests
+        """Take what comes for a web request."""
 
     @abstractmethod
     def serve(self) -> None:
@@ -86,6 +111,10 @@ class Serving(ABC):
                     self._arriving.expect(frame)
             elif isinstance(frame, wire.Answer):
                 self.taking.answer(frame)
+            elif isinstance(frame, Visit):
+                self._visits[frame.attempt] = frame
+            elif isinstance(frame, (Piece, Close)):
+                self.told(frame)
             else:
                 self._take_other(frame)
 
@@ -98,11 +127,13 @@ class Serving(ABC):
                 self.channel.send(credit)
         elif isinstance(frame, wire.Credit):
             self.channel.credit(frame)
+            self.told(frame)
         elif isinstance(frame, Define):
             self._pipelines[frame.key] = frame
         elif isinstance(frame, wire.Cancel):
             if self._arriving.drop(frame.attempt):
                 self._batches.pop(frame.attempt, None)
+                self._visits.pop(frame.attempt, None)
                 self.channel.send(self.encode_unstarted(frame.attempt))
             else:
                 self.cancel(frame.attempt)
@@ -124,7 +155,8 @@ class Serving(ABC):
     def execution(self, opened: Open, payload: bytes) -> Execution:
         """Return an execution that has arrived."""
         entries = self._batches.pop(opened.attempt, None) if self._batches else None
-        return Execution(opened, payload, None if entries is None else Tasks(entries))
+        visit = self._visits.pop(opened.attempt, None) if self._visits else None
+        return Execution(opened, payload, None if entries is None else Tasks(entries), visit)
 
     def context(self, execution: Execution) -> Context:
         """Return what the handler is given; its clock starts now."""

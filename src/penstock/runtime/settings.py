@@ -9,7 +9,8 @@ class Settings(NamedTuple):
     `control` is the descriptor of the socket to compute, `parent` compute's process id, `instances` the folder for the
     instances' own folders. `memory` (bytes) is the limit of an instance, `enforcement` how it is kept ("cgroup v2",
     "cgroup v1" or "polling"), `groups` what the paths of instances' control groups begin with. `sandbox` is the fields of
-    `sandbox.Sandbox`, None for no walls. `note` is set by the zygote itself when it starts anew to import after each fork.
+    `sandbox.Sandbox`, None for no walls. `web` ("asgi", "wsgi") says what kind of web app the handler is, "" that it is to
+    be found out. `note` is set by the zygote itself when it starts anew to import after each fork.
     """
 
     control: int
@@ -24,4 +25,5 @@ class Settings(NamedTuple):
     enforcement: str = "polling"
     groups: str = ""
     sandbox: "dict[str, Any] | None" = None
+    web: str = ""
     note: str = ""

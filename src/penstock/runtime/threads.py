@@ -64,9 +64,13 @@ class Threads(Serving):
     def _run(self, execution: Execution) -> Result:
         self.output.current.set(execution.capture)
         try:
-            event = execution.decode()
-            context = self.context(execution)
-            self.tell_start(execution)
-            return execution.encode(self.handler(event, context))
+            return self.call(execution)
         except BaseException as error:  # SystemExit too: it ends the task, not the instance
             return encode_exception(error)
+
+    def call(self, execution: Execution) -> Result:
+        """Call the handler, and return what its work came to."""
+        event = execution.decode()
+        context = self.context(execution)
+        self.tell_start(execution)
+        return execution.encode(self.handler(event, context))

@@ -11,7 +11,7 @@ are at home in the rooms `wire_*`, by subject, and `packing` says how a frame is
 
 from typing import Final
 
-from penstock.runtime import wire_executions, wire_limits, wire_lives, wire_orders
+from penstock.runtime import wire_executions, wire_limits, wire_lives, wire_orders, wire_web
 from penstock.runtime.frames import (
     CANCELLED,
     DONE,
@@ -175,7 +175,13 @@ __all__ = [
     "encode_wait",
 ]
 
-_KINDS: Final[Kinds] = {**wire_lives.KINDS, **wire_executions.KINDS, **wire_limits.KINDS, **wire_orders.KINDS}
+_KINDS: Final[Kinds] = {
+    **wire_lives.KINDS,
+    **wire_executions.KINDS,
+    **wire_limits.KINDS,
+    **wire_orders.KINDS,
+    **wire_web.KINDS,
+}
 _ENCODERS: Final = {kind.frame: kind.encode for kind in _KINDS.values()}
 
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from penstock.runtime import control, instance, kernel, lambdas, sandbox
 from penstock.runtime.cgroups import Version1, Version2
 from penstock.runtime.guards import Guard
-from penstock.runtime.handlers import BadHandler, fork_hazards, is_async, load
+from penstock.runtime.handlers import BadHandler, fork_hazards, load
 from penstock.runtime.output import replace_streams
 from penstock.runtime.polling import Polling
 from penstock.runtime.rehearsal import rehearse
@@ -62,7 +62,7 @@ def live(settings: Settings) -> NoReturn:
 
 def _load(settings: Settings) -> Callable[..., Any]:
     """Import the user's module and return the handler."""
-    handler = load(settings.handler)
+    handler = load(settings.handler, settings.web)
     lambdas.keep_logs()
     return handler
 
@@ -71,8 +71,7 @@ def _find_now(line: socket.socket, settings: Settings) -> Find:
     """Import the user's module; start anew if that leaves what must not be forked. Ends the process if it fails."""
     try:
         handler = _load(settings)
-        if is_async(handler):
-            import penstock.runtime.coroutines  # noqa: F401, PLC0415 - before the fork, so that instances share it
+        instance.way_for(handler, settings)  # imported before the fork, so that instances share it
     except BaseException as error:  # sys.exit in a module, too
         _report_failure(line, error)
         os._exit(1)

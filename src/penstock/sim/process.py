@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from penstock.compute.protocol import Blueprint, End, Ending, Exit, Listener, Part, Run
 from penstock.runtime import wire
+from penstock.runtime.frames import Word
 from penstock.sim.ledger import Execution, Fate, Use
 from penstock.sim.script import Act, Call, Handler, error
 
@@ -129,6 +130,9 @@ class SimInstance:
     def answer(self, answers: Sequence[wire.Answer | wire.Reply]) -> None:
         """Answer what executions have asked of limits, and reply to what they ordered."""
         self._down(partial(self._read_answers, list(answers)))
+
+    def tell(self, words: Sequence[Word]) -> None:
+        """Lose what came for web requests: scripted handlers answer without it."""
 
     def stop(self) -> None:
         """Let it end when it has finished what it has."""

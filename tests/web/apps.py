@@ -1,0 +1,185 @@
+"""Apps that are hosted in these tests, in several frameworks and in none."""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.responses import StreamingResponse
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    print("starts up")
+    yield {"started_in": os.getpid()}
+    print("shuts down")
+
+
+fast = FastAPI(lifespan=lifespan)
+
+
+@fast.get("/")
+async def seen(request: Request) -> Any:
+    scope = request.scope
+    return {
+        "url": str(request.url), "path": scope["path"], "raw_path": scope["raw_path"].decode(), "root": scope["root_path"],
+        "client": scope["client"][0], "scheme": scope["scheme"], "headers": scope["headers"],
+        "here": request.state.started_in == os.getpid(),
+    }  # fmt: skip
+
+
+@fast.get("/items/{name:path}")
+async def item(request: Request, name: str, q: str = "") -> Any:
+    return {"name": name, "q": q, "raw_path": request.scope["raw_path"].decode()}
+
+
+@fast.post("/digest")
+async def digest(request: Request) -> Any:
+    size, found = 0, hashlib.sha256()
+    async for piece in request.stream():
+        size += len(piece)
+        found.update(piece)
+    return {"size": size, "digest": found.hexdigest()}
+
+
+@fast.get("/counting")
+async def counting(pieces: int, size: int = 1, pause: float = 0.0) -> Response:
+    async def body() -> AsyncIterator[bytes]:
+        for number in range(pieces):
+            yield b"%d" % (number % 10) * size
+            if pause:
+                await asyncio.sleep(pause)
+
+    return StreamingResponse(body())
+
+
+@fast.get("/fails")
+async def fails() -> None:
+    raise ValueError("on purpose")
+
+
+@fast.get("/sleeps")
+async def sleeps(seconds: float) -> float:
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@fast.get("/prints")
+async def prints() -> str:
+    print("printed in a request")
+    return "ok"
+
+
+@fast.get("/exits")
+async def exits() -> None:
+    os._exit(3)
+
+
+def event(event: Any, context: Any) -> Any:
+    return event
+
+
+def three(first: Any, second: Any, third: Any) -> Any:
+    return first
+
+
+async def bare(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Be an app without a framework and a lifespan; the path says what it does."""
+    if scope["type"] == "lifespan":
+        raise RuntimeError("no lifespan")
+    ways = {
+        "/no-start": _no_start, "/nothing": _nothing, "/half": _half, "/huge-head": _huge_head, "/split": _split,
+        "/longer": _longer, "/swallows": _swallows, "/floods": _floods,
+    }  # fmt: skip
+    await ways[scope["path"].removeprefix(scope["root_path"])](receive, send)
+
+
+async def _start(send: Any, *headers: tuple[bytes, bytes]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+
+
+async def _no_start(receive: Any, send: Any) -> None:
+    await send({"type": "http.response.body", "body": b"too soon"})
+
+
+async def _nothing(receive: Any, send: Any) -> None:
+    pass
+
+
+async def _half(receive: Any, send: Any) -> None:
+    await _start(send)
+    await send({"type": "http.response.body", "body": b"the first half", "more_body": True})
+    raise RuntimeError("in the middle")
+
+
+async def _huge_head(receive: Any, send: Any) -> None:
+    await _start(send, (b"x-huge", b"x" * 1_000_000))
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _split(receive: Any, send: Any) -> None:
+    await _start(send, (b"x-split", b"1\r\nset-cookie: stolen=1"))
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _longer(receive: Any, send: Any) -> None:
+    await _start(send, (b"content-length", b"3"))
+    await send({"type": "http.response.body", "body": b"longer than that"})
+
+
+async def _swallows(receive: Any, send: Any) -> None:
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+FLOODED = 0
+
+
+async def _floods(receive: Any, send: Any) -> None:
+    """Send as fast as it can be taken, for ever; print how much it was when that ends."""
+    sent = 0
+    await _start(send)
+    try:
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            sent += 65_536
+    finally:
+        print(f"flooded {sent}")
+
+
+# WSGI -----------------------------------------------------------------------------------------------------------------
+def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
+    path = environ["PATH_INFO"]
+    if path == "/closes":
+        return Closing(start_response)
+    if path == "/fails":
+        raise ValueError("on purpose")
+    if path == "/sleeps":
+        time.sleep(3600)
+    if path == "/digest":
+        found = hashlib.sha256()
+        while piece := environ["wsgi.input"].read(100_000):
+            found.update(piece)
+        start_response("200 OK", [])
+        return [found.hexdigest().encode()]
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{environ['SCRIPT_NAME']}|{path}|{environ['QUERY_STRING']}|{environ['REMOTE_ADDR']}".encode()]
+
+
+class Closing:
+    """Stream for ever, and print when it is closed."""
+
+    def __init__(self, start_response: Any) -> None:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            yield b"x" * 10_000
+
+    def close(self) -> None:
+        print("closed")
