@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penstock.client import AsyncClient, Client
+    from penstock.client.mapping import map  # noqa: A004 - as users name it: penstock.map
     from penstock.runtime.errors import (
         CallError,
         CallFailed,
@@ -37,6 +38,7 @@ __all__ = [
     "TooManyWait",
     "UnknownLimit",
     "__version__",
+    "map",
 ]
 
 _HOME = {
@@ -52,6 +54,7 @@ _HOME = {
     "TooDeep": "penstock.runtime.errors",
     "TooManyWait": "penstock.runtime.errors",
     "UnknownLimit": "penstock.runtime.errors",
+    "map": "penstock.client.mapping",
 }
 
 

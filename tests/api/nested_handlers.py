@@ -104,7 +104,7 @@ async def sums_async(event: Any, context: Any) -> int:
 
 def fails_between(event: Any, context: Any) -> list[str]:
     """Map over items of which some fail; return what came of each."""
-    results = context.map(event["to"], event["items"], return_failures=True)
+    results = context.map(event["to"], event["items"], return_exceptions=True)
     found = [result.error_message if isinstance(result, penstock.CallFailed) else result for result in results]
     try:
         list(context.map(event["to"], event["items"]))

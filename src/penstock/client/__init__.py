@@ -28,6 +28,7 @@ from penstock.client.errors import (
     Unauthorized,
     Unavailable,
 )
+from penstock.client.local import AsyncLocalMap, LocalMap
 from penstock.client.maps import Map
 from penstock.client.models import (
     AttemptRecord,
@@ -50,6 +51,7 @@ from penstock.client.sends import Send
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "AsyncLocalMap",
     "AsyncMap",
     "AttemptRecord",
     "BadRequest",
@@ -64,6 +66,7 @@ __all__ = [
     "InvalidSettings",
     "ItemResult",
     "Limit",
+    "LocalMap",
     "LogLine",
     "Map",
     "MapCounts",

@@ -17,7 +17,8 @@ from penstock.client.calls import Seconds, Settings
 from penstock.client.discovery import find_server
 from penstock.client.errors import ServerUnreachable
 from penstock.client.events import EventReader
-from penstock.client.gathering import Progress, lines_of_async
+from penstock.client.gathering import Progress, lines_of, lines_of_async
+from penstock.client.local import HANDLER, AsyncLocalMap, bundle_of, new_name, wrapped
 from penstock.client.models import (
     Change,
     Deployed,
@@ -148,6 +149,36 @@ class AsyncClient:
         return await self._run(calls.why(task))
 
     # maps
+
+    async def map(
+        self,
+        function: Callable[[Any], Any],
+        items: AsyncIterable[Any] | Iterable[Any],
+        *,
+        return_exceptions: bool = False,
+        stragglers: float | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> AsyncLocalMap:
+        """Run a function of this program on the server for every item, without deploying it by hand.
+
+        `settings` are those of a function: timeout, memory, max_instances and so on; for the others see
+        `AsyncFunctionHandle.map`. The function, or lambda, is pickled and runs there as any code does that is deployed with
+        this token. Both Pythons have to be of one version. Raises TypeError for what cannot be pickled, DeployFailed if the
+        server cannot load it.
+        """
+        name, bundle = new_name(), bundle_of(function)
+        given = [item async for item in items] if isinstance(items, AsyncIterable) else items
+        lines = lines_of(wrapped(given))
+        await self._run(calls.deploy(name, bundle, {"handler": HANDLER, **settings}))
+        try:
+            started = await self._run(calls.start_map("functions", name, lines, stragglers, self._key()))
+        except BaseException:
+            await self.function(name).delete()
+            raise
+        return AsyncLocalMap(
+            self, started.id, name, items=started.items, return_exceptions=return_exceptions, progress=progress
+        )
 
     def map_of(self, name: str, *, return_exceptions: bool = False, progress: Progress | None = None) -> AsyncMap:
         """Return a map that was started before, by its id; nothing is asked until it is used."""

@@ -3,7 +3,7 @@
 import io
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -37,6 +37,11 @@ def pack(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> bytes:
     else:
         members = [(source.name, source.read_bytes(), _runnable(source))]
     return _zip(members)
+
+
+def zip_of(files: Mapping[str, bytes]) -> bytes:
+    """Return a zip of files by their names."""
+    return _zip([(name, content, False) for name, content in files.items()])
 
 
 def _zip(members: list[tuple[str, bytes, bool]]) -> bytes:

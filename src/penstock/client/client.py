@@ -15,6 +15,7 @@ from penstock.client.discovery import find_server
 from penstock.client.errors import ServerUnreachable
 from penstock.client.events import EventReader
 from penstock.client.gathering import Progress, lines_of
+from penstock.client.local import HANDLER, LocalMap, bundle_of, new_name, wrapped
 from penstock.client.maps import Map
 from penstock.client.models import (
     Change,
@@ -142,6 +143,34 @@ class Client:
         return self._run(calls.why(task))
 
     # maps
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        items: Iterable[Any],
+        *,
+        return_exceptions: bool = False,
+        stragglers: float | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> LocalMap:
+        """Run a function of this program on the server for every item, without deploying it by hand.
+
+        `settings` are those of a function: timeout, memory, max_instances and so on; for the others see `FunctionHandle.map`.
+        The function, or lambda, is pickled and runs there as any code does that is deployed with this token. Both Pythons
+        have to be of one version. Raises TypeError for what cannot be pickled, DeployFailed if the server cannot load it.
+        """
+        name, bundle = new_name(), bundle_of(function)
+        lines = lines_of(wrapped(items))
+        self._run(calls.deploy(name, bundle, {"handler": HANDLER, **settings}))
+        try:
+            started = self._run(calls.start_map("functions", name, lines, stragglers, self._key()))
+        except BaseException:
+            self.function(name).delete()
+            raise
+        return LocalMap(
+            self, started.id, name, items=started.items, return_exceptions=return_exceptions, progress=progress
+        )
 
     def map_of(self, name: str, *, return_exceptions: bool = False, progress: Progress | None = None) -> Map:
         """Return a map that was started before, by its id; nothing is asked until it is used."""

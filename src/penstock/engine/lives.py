@@ -145,7 +145,7 @@ class Lives:
         free = fleet.close(member)
         if free:
             self._plant.admission.provide(fleet.name, -free)
-        if member.state in PRESENT or member.state == LEAVING:  # there is room for another instance now
+        if member.state in {*PRESENT, LEAVING} or member.yields:  # there is room for another instance now
             self._plant.admission.short[fleet.name] = None
             self._pump.wake()
             self._sleepers.look_soon(fleet)

@@ -204,13 +204,13 @@ class Context:
         """
         return self._orders.invoke(self._open.attempt, target, payload, {"timeout": timeout})
 
-    def map(self, target: str, items: "Iterable[Any]", *, return_failures: bool = False) -> Any:
+    def map(self, target: str, items: "Iterable[Any]", *, return_exceptions: bool = False) -> Any:
         """Call a pipeline or a function with each item, many at a time; yield the results in the order of the items.
 
         It is for `async for` in an `async def` handler, and for `for` in a `def` handler. A failed call raises `CallFailed`
-        in its place and withdraws what has not ended; with `return_failures` the exception is yielded instead.
+        in its place and withdraws what has not ended; with `return_exceptions` the exception is yielded instead.
         """
-        return self._orders.map(self._open.attempt, target, items, return_failures)
+        return self._orders.map(self._open.attempt, target, items, return_exceptions)
 
     def send(
         self,
