@@ -176,6 +176,8 @@ def test_what_a_task_called_ends_with_it(server: Server, name: str, tmp_path: Pa
     payload = {"until": str(tmp_path / "never"), "begun": str(begun)}
     (task,) = server.send(f"{name}-in", {"to": f"{name}-stays", "payload": payload})
     until(begun.exists)
+    why = server.get(f"/v1/tasks/{task}/why").json()
+    assert (why["kind"], "waits for 1 of the calls" in why["waits_for"]) == ("calls", True)
     assert server.ask("DELETE", f"/v1/tasks/{task}").status in {200, 202}
     assert server.wait(task)["state"] == "cancelled"
     plant = server.running.engine.plant
@@ -198,6 +200,21 @@ def test_who_holds_a_slot_may_not_wait_for_others(server: Server, name: str) -> 
     deploy(server, f"{name}-doubles", "doubles")
     deploy(server, name, "holding")
     assert "Leave that block before you call" in call(server, name, {"limit": name, "to": f"{name}-doubles"})
+
+
+def test_where_too_many_wait_a_task_is_tried_later_and_not_charged(
+    server: Server, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(server, f"{name}-doubles", "doubles")
+    deploy(server, name, "sums")
+    server.make(f"{name}-in", name, retry={"attempts": 1})
+    monkeypatch.setattr("penstock.engine.orders.MOST_ASLEEP", 0)
+    (task,) = server.send(f"{name}-in", {"to": f"{name}-doubles", "items": [1, 2]})
+    until(lambda: server.get(f"/v1/tasks/{task}").json()["history"])
+    monkeypatch.undo()
+    ended = server.wait(task)
+    assert (ended["result"], ended["attempts"]) == (6, 1)
+    assert ended["history"][0]["outcome"] == "throttled"
 
 
 def test_an_instance_that_dies_while_it_waits_leaves_nothing(server: Server, name: str, tmp_path: Path) -> None:

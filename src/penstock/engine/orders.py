@@ -104,6 +104,15 @@ class Nest:
         self.early: set[int] = set()
         self.held: list[wire.Reply] = []
 
+    def told(self) -> str:
+        """Return what the task waits for, in words; nothing if it works."""
+        return {
+            RUNS: "",
+            RESTS: f"it runs, and its handler waits for {len(self.waits)} of the calls that it has made",
+            WAKES: "what it called has ended, and it goes on when there is room for its instance again",
+            STANDS: "what it called has ended, and it goes on when the concurrency is free that it gave back",
+        }[self.state]
+
 
 class Orders:
     """Make what is ordered, and let tasks rest meanwhile."""

@@ -62,9 +62,12 @@ class Outlook:
     def _asks(self, task_id: int) -> Expected | None:
         """Return what the handler of a running task waits for, if it does."""
         attempt = self._plant.running_attempt(task_id)
-        waiting = (
-            self._plant.admission.lending.waiting(self._plant.running[attempt].start) if attempt is not None else []
-        )
+        if attempt is None:
+            return None
+        running = self._plant.running[attempt]
+        if running.nest is not None and (text := running.nest.told()):
+            return Expected(Reason("calls", text), None, Forecast(None, text))
+        waiting = self._plant.admission.lending.waiting(running.start)
         if not waiting:
             return None
         name = waiting[0].gate.name
