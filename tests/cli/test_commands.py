@@ -65,7 +65,7 @@ class TestSend:
         [
             (["hello"], "is not JSON"),
             (["@missing.json"], "missing.json cannot be read"),
-            (["1", "--many"], "--many reads"),
+            (["1", "--many"], "one a line: from @file"),
             (["-", "--many", "--delay", "1s"], "none of the options"),
             (["1", "--patience", "soon"], "soon"),
             (["1", "--cost", "much"], "--cost"),

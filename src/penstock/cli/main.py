@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
-from penstock.cli import code, configure, dead, listing, logs, server, work
+from penstock.cli import code, configure, dead, listing, logs, maps, server, work
 from penstock.cli.common import Target
 from penstock.cli.exits import EPILOG, Commands
 
@@ -59,6 +59,8 @@ PANELS = {
 for _panel, _commands in PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.command("map", rich_help_panel="Tasks")(maps.map_items)
+app.add_typer(maps.commands, name="maps", rich_help_panel="Tasks")
 app.add_typer(dead.commands, name="dead", rich_help_panel="Tasks")
 
 

@@ -55,7 +55,7 @@ def _opened(argument: str) -> Iterator[tuple[BinaryIO, str]]:
         yield sys.stdin.buffer, "stdin"
         return
     if not argument.startswith("@"):
-        raise Refused("--many reads one payload a line: from @file, or from stdin (-).", Exit.USAGE)
+        raise Refused("Many payloads are read one a line: from @file, or from stdin (-).", Exit.USAGE)
     try:
         stream = Path(argument[1:]).open("rb")  # noqa: SIM115 - closed below, outside of what is translated here
     except OSError as error:
