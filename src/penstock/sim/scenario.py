@@ -284,6 +284,7 @@ def _steps(
     disturbances = {
         "crash": 1, "restart": 1, "limit": 2 * len(limits), "pipeline": 3, "pause": 2, "drain": 1, "remove": 0.5, "deploy": 2,
         "break": 0.5, "rollback": 1, "cancel": 4, "call": 4, "redrive": 1, "block": 1, "full": 0.7, "function": 1, "clock": 0.5,
+        "map": 4,
     }  # fmt: skip
     chosen = rng.sample(list(disturbances), rng.randint(0, len(disturbances)))
     weights = [disturbances[action] for action in chosen]
@@ -321,6 +322,17 @@ def _sending(rng: random.Random, count: int) -> Settings:
     return details
 
 
+def _mapping(rng: random.Random) -> Settings:
+    details: Settings = {"count": rng.choice([0, 1, 5, 40, 300]), "in_order": rng.random() < 0.5}
+    if rng.random() < 0.3:
+        details["stragglers"] = rng.choice([1.1, 3.0])
+    if rng.random() < 0.2:
+        details["key"] = rng.choice("xy")
+    if rng.random() < 0.3:
+        details["cancel_after"] = rng.choice([0.0, rng.uniform(0.0, 10.0)])
+    return details
+
+
 def _disturbance(
     rng: random.Random,
     action: str,
@@ -347,6 +359,7 @@ def _disturbance(
         "rollback": (function, {}),
         "cancel": (pipeline, {}),
         "redrive": (pipeline, {}),
+        "map": (pipeline if rng.random() < 0.6 else "@map @" + function, _mapping(rng)),
         "call": (called, {"timeout": rng.choice([None, 0.2, 3.0]), "count": rng.choice([1, 10])}),
         "block": ("", {"seconds": rng.choice([0.02, 0.5])}),
         "clock": ("", {"seconds": rng.choice([-3600.0, -30.0, -0.5, 0.5, 30.0, 3600.0])}),

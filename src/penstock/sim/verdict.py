@@ -52,6 +52,7 @@ def verdict(world: World) -> list[str]:
     found += laws.hold_breaches(world.ledger.executions, lambda name, begin, end: _resumed(world, name, begin, end))
     if not world.diary.left:
         found += _tasks(world)
+        found += world.mapper.breaches()
     for called in world.diary.calls:
         found += _call(world, called)
     if world.machine.processes:

@@ -23,6 +23,7 @@ from penstock.sim.disk import SimStore
 from penstock.sim.laws import Window, after_crash, amend
 from penstock.sim.ledger import Ledger
 from penstock.sim.loop import Life, VirtualLoop, virtual_loop
+from penstock.sim.mapping import Mapper
 from penstock.sim.scenario import Scenario, Settings, Step
 from penstock.store.sqlite import SqliteStore
 
@@ -53,6 +54,7 @@ class World:
         self.scenario = scenario
         self.ledger = Ledger()
         self.diary = Diary()
+        self.mapper = Mapper(self)
         self.machine: Machine
         self._directory = directory
         self._rng = random.Random(f"world {scenario.seed}")
@@ -83,6 +85,15 @@ class World:
         moment = self._loop.time() if at is None else at
         skew = next(skew for since, skew in reversed(self._skews) if since <= moment)
         return WALL + moment - self._start + skew
+
+    @property
+    def now(self) -> float:
+        """Return the moment that it is."""
+        return self._loop.time()
+
+    def note(self, what: str) -> None:
+        """Add a line to the trace."""
+        self.ledger.note(self.now, what)
 
     @property
     def clock_was_set(self) -> bool:
@@ -144,7 +155,7 @@ class World:
         """Do something as the server, which must not die of it meanwhile."""
         return await self._loop.spawn(self.server.life, work)
 
-    def _client(self, work: Coroutine[Any, Any, None]) -> None:
+    def client(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something as the server that may take long, or never end because it dies."""
         job = self._loop.spawn(self.server.life, work)
         self._jobs.add(job)
@@ -209,12 +220,13 @@ class World:
             "drain": partial(self._do_pause, how="draining"), "remove": self._do_remove, "deploy": self._do_deploy,
             "break": self._do_break, "rollback": self._do_rollback, "redrive": self._do_redrive, "block": self._do_block,
             "full": self._do_full, "clock": self._do_clock, "crash": self._do_crash, "restart": self._do_restart,
+            "map": self.mapper.start,
         }  # fmt: skip
         await verbs[step.action](step.name, **step.details)
 
     async def _do_send(self, name: str, count: int, **details: Any) -> None:
         if name not in self.diary.removed:
-            self._client(self._send(name, count, **details))
+            self.client(self._send(name, count, **details))
 
     async def _send(
         self,
@@ -286,7 +298,7 @@ class World:
     async def _do_call(self, name: str, timeout: float | None, count: int) -> None:
         for _ in range(count):
             if name not in self.diary.removed:
-                self._client(self._call(name, timeout))
+                self.client(self._call(name, timeout))
 
     async def _call(self, name: str, timeout: float | None) -> None:
         self.diary.digits += 1
@@ -302,7 +314,7 @@ class World:
     async def _do_cancel(self, name: str) -> None:
         tasks = [task for task, sending in self.diary.tasks.items() if sending.pipeline == name]
         if tasks:
-            self._client(self._cancel(self._rng.choice(tasks[-20:])))
+            self.client(self._cancel(self._rng.choice(tasks[-20:])))
 
     async def _cancel(self, task: int) -> None:
         self.diary.asked_to_cancel.add(task)
@@ -341,7 +353,7 @@ class World:
             self._loop.call_later(0.5, self._resume_later, name, paused)
         elif name not in self.diary.removed:
             self.diary.paused.append((name, paused, self._loop.time()))
-            self._client(self._resume(name))
+            self.client(self._resume(name))
 
     async def _resume(self, name: str) -> None:
         self.diary.resumed.append((name, self._loop.time()))
@@ -454,6 +466,7 @@ class World:
                 self.diary.stored[task] = await self._ask(self.engine.task(task))
             except NotFound:
                 self.diary.stored[task] = None
+        await self._ask(self.mapper.read_all())
         await self._ask(self.engine.close(5.0))
         await self._loop.kill(self.server.life)
 
