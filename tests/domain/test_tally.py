@@ -48,7 +48,7 @@ def test_the_order_of_items_stops_at_the_first_that_has_not_ended(
     tally = Tally(FIRST, ITEMS, {})
     for item in order[:ended]:
         assert tally.hear(item, FIRST + item, "ok")
-    expected = []
+    expected: list[int] = []
     for item in range(at, ITEMS):
         if item not in order[:ended] or len(expected) == most:
             break
