@@ -33,6 +33,8 @@ PROGRAMS = (
     "update",
     "store",
     "instances",
+    "waiting",
+    "timeouts",
     "memory",
 )
 PAGE = ROOT / "docs" / "benchmarks.md"

@@ -1,7 +1,10 @@
 """The functions that the tests deploy."""
 
 import asyncio
+import contextlib
+import itertools
 import os
+import signal
 import threading
 import time
 import urllib.request
@@ -9,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from penstock import LimitError, Throttled
+
+LEFT: list[Any] = []
 
 
 def echo(event: Any, context: Any) -> Any:
@@ -165,3 +170,59 @@ def hoards(event: Any, context: Any) -> int:
     while len(held) * 5_000_000 < event:
         held.append(b"x" * 5_000_000)
     return len(held)
+
+
+def overstays(event: Any, context: Any) -> int:
+    """Note the process in a file, and do not end: by sleeping, by holding the GIL, or deaf to every signal."""
+    if event["how"] == "deaf":
+        with contextlib.suppress(ValueError):  # only the main thread may
+            for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(number, signal.SIG_IGN)
+    if event["how"] == "ends":
+        return int(waits(event["until"], context)) and os.getpid()
+    Path(event["file"]).write_text(str(os.getpid()))
+    while event["how"] == "loop":
+        any(itertools.repeat(False))
+    while True:
+        time.sleep(3600)
+
+
+async def overstays_async(event: Any, context: Any) -> int:
+    """Note the process in a file, and do not end: by awaiting, deaf to cancellation, or by blocking the loop."""
+    while event["how"] == "ends":
+        if os.path.exists(event["until"]):  # noqa: ASYNC240
+            return os.getpid()
+        await asyncio.sleep(0.005)
+    Path(event["file"]).write_text(str(os.getpid()))  # noqa: ASYNC240
+    while event["how"] == "deaf":
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            continue
+    while event["how"] == "loop":
+        any(itertools.repeat(False))
+    if event["how"] == "block":
+        time.sleep(3600)  # noqa: ASYNC251 - that is what it is for
+    await asyncio.sleep(3600)
+    return 0
+
+
+def leaves_threads(event: Any, context: Any) -> int:
+    """Leave a thread behind that never ends."""
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    return os.getpid()
+
+
+async def leaves_a_loop(event: Any, context: Any) -> int:
+    """Leave a coroutine behind that blocks the loop as soon as this has ended."""
+
+    async def block() -> None:
+        await asyncio.sleep(0.1)
+        time.sleep(3600)  # noqa: ASYNC251 - that is what it is for
+
+    LEFT.append(asyncio.get_running_loop().create_task(block()))
+    return os.getpid()
+
+
+def pids(event: Any, context: Any) -> int:
+    return os.getpid()

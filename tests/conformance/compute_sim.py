@@ -71,6 +71,7 @@ ANSWERS: dict[str, Answer] = {
     "crash": lambda _event, _call: Act(0.001, crash=-11),
     "sleep": lambda event, _call: Act(event, grace=None),
     "sleep_async": lambda event, _call: Act(event),
+    "stuck": lambda event, _call: Act(inf, grace=None, hogs=event),
     "hang": lambda _event, _call: Act(inf, grace=None),
     "hang_async": lambda _event, _call: Act(inf),
     "stubborn_async": lambda _event, _call: Act(inf, stays=_body("stayed")),

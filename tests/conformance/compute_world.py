@@ -15,7 +15,7 @@ from penstock.runtime.frames import Word
 from penstock.runtime.wire import Request
 
 HANDLERS = """
-import asyncio, ctypes, os, sys, threading, time
+import asyncio, ctypes, itertools, os, sys, threading, time
 
 import penstock
 
@@ -116,6 +116,14 @@ def sleep(event, context):
 
 async def sleep_async(event, context):
     await asyncio.sleep(event)
+
+
+def stuck(event, context):
+    any(itertools.repeat(False)) if event else time.sleep(3600)
+
+
+async def stuck_async(event, context):
+    time.sleep(3600) if event else await asyncio.sleep(3600)
 
 
 def hang(event, context):

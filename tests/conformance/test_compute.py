@@ -574,3 +574,20 @@ def test_a_handler_that_is_not_there_is_told_by_name(run: Exercise) -> None:
         assert not heard.ends
 
     run(body)
+
+
+@pytest.mark.parametrize("handler", ["stuck", "stuck_async"])
+def test_who_keeps_an_instance_from_answering_is_known(run: Exercise, handler: str) -> None:
+    async def body(compute: Compute, heard: Heard) -> None:
+        instance = compute.launch(blueprint(handler, 4))
+        instance.run([run_of(1, False, dated=True), run_of(2, False, dated=True)])
+        await heard.until(lambda: {1, 2} <= heard.starts.keys())
+        assert await compute.holder(instance) is None
+        instance.run([run_of(3, True)])
+        while (holder := await compute.holder(instance)) != 3:
+            assert holder is None
+        instance.kill()
+        await heard.exit_of(instance)
+        assert await compute.holder(instance) is None
+
+    run(body)

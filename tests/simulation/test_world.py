@@ -152,6 +152,11 @@ def ignore_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "hold_for", lambda retry_after, refusals: 0.0)
 
 
+def charge_who_is_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = lambda self, attempt, running: self.end(attempt, running, Outcome.TIMEOUT)  # noqa: E731
+    monkeypatch.setattr(Deadlines, "_time_is_over", end)
+
+
 def watch_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Deadlines, "add", lambda self, attempt, running: None)
 
@@ -210,6 +215,7 @@ def forget_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
         (charge_throttled, "attempts"),
         (charge_neighbours, "ended beside and was recorded as out_of_memory"),
         (ignore_retry_after, "is held until"),
+        (charge_who_is_held_up, "was held up by another"),
         (watch_no_timeout, "still has"),
         (give_ids_twice, ""),
         (expire_late, "it expired at"),

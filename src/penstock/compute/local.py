@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from penstock.compute import memory, processes
+from penstock.compute import holders, memory, processes
 from penstock.compute.environments import BUILD_TIMEOUT, Environments
 from penstock.compute.instances import LocalInstance
 from penstock.compute.isolation import Walls
@@ -202,6 +202,14 @@ class LocalCompute:
         local = self._instances.get(instance.id)
         if local is not None:
             local.ping()
+
+    async def holder(self, instance: Instance) -> int | None:
+        """Return the attempt that keeps a shared instance from answering, None if that cannot be told."""
+        local, zygote = self._instances.get(instance.id), self._zygote_of.get(instance.id)
+        if local is None or not local.pid or zygote is None:
+            return None
+        pid = 0 if zygote.has_own_processes else local.pid  # by such an id others cannot look at its threads
+        return await holders.find(str(zygote.instances / f"{local.id}.{local.pid}" / "turns"), pid)
 
     @property
     def enforcement(self) -> str:

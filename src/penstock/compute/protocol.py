@@ -288,3 +288,6 @@ class Compute(Protocol):
 
     def ping(self, instance: Instance) -> None:
         """Ask for a sign of life; `Listener.answers` tells of it. A handler that holds the GIL does not answer."""
+
+    async def holder(self, instance: Instance) -> int | None:
+        """Return the attempt that keeps a shared instance from answering, None if that cannot be told. It takes 0.1 s."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from penstock.runtime.frames import Word
     from penstock.runtime.wire import Request
 
+MOST_SHARED: Final = 2
+"""After so many interruptions a task that is interrupted once more runs in an instance of its own."""
+
 _OUTCOMES: Final = {
     Ending.OK: Outcome.OK,
     Ending.ERROR: Outcome.ERROR,
@@ -148,7 +151,9 @@ class Settle:
         for running in left:
             outcome = self._blame(member, inside, exit)
             for task in running.tasks:
-                task.apart = task.apart or (outcome is Outcome.INTERRUPTED and not exit.killed)
+                # Neighbours that overstay may interrupt it again and again: then it runs without any.
+                often = task.interruptions >= MOST_SHARED
+                task.apart = task.apart or (outcome is Outcome.INTERRUPTED and (often or not exit.killed))
                 task.interruptions -= plant.stopping and outcome is Outcome.INTERRUPTED
             body = None if outcome is Outcome.INTERRUPTED else _report(instance.blueprint, exit)
             self._conclude(running, running.tasks, outcome, body, now + offset, offset)
@@ -165,9 +170,9 @@ class Settle:
         if self._quiet is not None and not self._plant.running and not self._quiet.done():
             self._quiet.set_result(None)
 
-    def answers(self, instance: Instance, at: float) -> None:
+    def answers(self, instance: Instance, at: float) -> None:  # noqa: ARG002 - the protocol's
         """Pass a sign of life on."""
-        self._deadlines.answers(instance.id, at)
+        self._deadlines.answers(instance.id)
 
     @staticmethod
     def _blame(member: Member, inside: int, exit: Exit) -> Outcome:  # noqa: A002

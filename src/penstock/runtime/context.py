@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from penstock.runtime.batches import Tasks
     from penstock.runtime.tasklog import TaskLog
+    from penstock.runtime.turns import Turns
 
 
 class Place(NamedTuple):
@@ -25,6 +26,7 @@ class Place(NamedTuple):
     memory: "int | None"
     tmpdir: str
     output: Output
+    turns: "Turns | None" = None  # where it is noted whose turn it is, if several may be inside at once
 
 
 class Ways(Protocol):

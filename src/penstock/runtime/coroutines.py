@@ -12,6 +12,7 @@ from penstock.runtime.orders import AsyncOrders
 from penstock.runtime.results import Result, encode_error, encode_exception
 from penstock.runtime.serving import Execution, Serving, now
 from penstock.runtime.taking import AsyncTaking
+from penstock.runtime.turns import seat
 from penstock.runtime.wire import CANCELLED, Open, WireError
 
 _START_DELAY = 0.005
@@ -22,32 +23,41 @@ _FIRST_STEP = 0.02
 """Seconds after which what a handler does before it first waits is taken for its work, and not for its start."""
 
 
-class _Dated:
-    """Await a coroutine, and call `tell` when its first step is done."""
+class _Steps:
+    """Await a coroutine, note whose turn it is while it takes a step, and call `tell` (if given) when the first is done."""
 
-    def __init__(self, work: Coroutine[Any, Any, Any], tell: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, Any],
+        attempt: int,
+        take: Callable[[int], None],
+        tell: "Callable[[], None] | None",
+    ) -> None:
         self._work = work
+        self._attempt = attempt
+        self._take = take
         self._tell = tell
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        work = self._work
-        try:
-            waits_for = work.send(None)
-        except StopIteration as stop:
-            return stop.value
-        finally:
-            self._tell()
+        work, attempt, take, tell = self._work, self._attempt, self._take, self._tell
+        step = partial(work.send, None)
         while True:
+            take(attempt)
+            try:
+                waits_for = step()
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                take(0)
+                if tell is not None:
+                    tell()
+                    tell = None
             try:
                 yield waits_for
             except BaseException as error:  # whatever is thrown in is the coroutine's to see
                 step = partial(work.throw, error)
             else:
                 step = partial(work.send, None)
-            try:
-                waits_for = step()
-            except StopIteration as stop:
-                return stop.value
 
 
 class Coroutines(Serving):
@@ -72,6 +82,7 @@ class Coroutines(Serving):
         """Serve until there is nothing left to do after a stop."""
         loop = self._loop
         loop.add_reader(self.channel.fileno(), self._read)
+        self._take = seat(self.place.turns, 0)
         while self._live or self._frames or not self.finished:
             try:
                 loop.run_forever()
@@ -131,9 +142,10 @@ class Coroutines(Serving):
         attempt = execution.opened.attempt
         try:
             work = self.call(execution)
-            if execution.opened.dated:
-                return self.conclude(execution, await _Dated(work, partial(self._date, attempt, now())))
-            return self.conclude(execution, await work)
+            tell = partial(self._date, attempt, now()) if execution.opened.dated else None
+            if tell is None and self.place.turns is None:
+                return self.conclude(execution, await work)
+            return self.conclude(execution, await _Steps(work, attempt, self._take, tell))
         except asyncio.CancelledError as error:
             if attempt not in self._cancelled:
                 return encode_exception(error)

@@ -18,6 +18,7 @@ from penstock.runtime.output import Output, Writer
 from penstock.runtime.serial import Serial
 from penstock.runtime.settings import Settings
 from penstock.runtime.threads import Threads
+from penstock.runtime.turns import Turns
 from penstock.runtime.wire import LOG, encode_hello
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def live(
         Writer.output = output
         os.register_at_fork(after_in_child=lambda: _forget(output, channel))
         handler = find()
-        place = Place(settings.function, settings.version, settings.memory, tmpdir, output)
+        turns = Turns(os.path.join(home, "turns"), settings.slots) if settings.slots > 1 else None
+        place = Place(settings.function, settings.version, settings.memory, tmpdir, output, turns)
         serving = way_for(handler, settings)(channel, handler, place, settings.slots)
         if note:
             output.write(LOG, note + "\n")

@@ -12,6 +12,7 @@ from penstock.runtime.orders import SyncOrders
 from penstock.runtime.results import Result, encode_exception
 from penstock.runtime.serving import Execution, Serving
 from penstock.runtime.taking import SyncTaking
+from penstock.runtime.turns import seat
 from penstock.runtime.wire import Open
 
 
@@ -41,7 +42,8 @@ class Threads(Serving):
         self._queue.put(execution)
         if self._threads < self.slots and len(self._live) > self._threads:
             self._threads += 1
-            Thread(target=self._work, name=f"penstock-{self._threads}", daemon=True).start()
+            name = f"penstock-{self._threads}"
+            Thread(target=self._work, args=(self._threads - 1,), name=name, daemon=True).start()
 
     def cancel(self, attempt: int) -> None:
         """Cancel an execution that no thread has taken yet."""
@@ -49,13 +51,16 @@ class Threads(Serving):
             self.channel.send(self.encode_unstarted(attempt))
             self._live.discard(attempt)
 
-    def _work(self) -> None:
+    def _work(self, row: int) -> None:
+        take = seat(self.place.turns, row)
         while True:
             execution = self._queue.get()
             attempt = execution.opened.attempt
             if self._unstarted.pop(attempt, None) is None:
                 continue
+            take(attempt)
             result = copy_context().run(self._run, execution)
+            take(0)
             self.channel.send(self.output.raw(0) + self.encode_end(execution, result))
             self._live.discard(attempt)
             if self.finished and not self._live:  # the reader waits for frames, and there may be none any more

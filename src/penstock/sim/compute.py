@@ -214,6 +214,12 @@ class SimCompute:
         assert isinstance(instance, SimInstance)
         instance.ping()
 
+    async def holder(self, instance: Instance) -> int | None:
+        """Return the attempt that keeps an instance from answering, most of the time."""
+        assert isinstance(instance, SimInstance)
+        await asyncio.sleep(0.06)
+        return instance.holder() if self.machine.rng.random() < 0.8 else None
+
     def die(self) -> None:
         """Be cut off from the machine, as a killed server is; what is asked of it now does nothing."""
         self._dead = True

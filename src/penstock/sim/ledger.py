@@ -34,7 +34,8 @@ class Execution:
     `prepared` seconds after it was admitted. `retry_after` and `limit` are what a throttled one said. A batch has several
     `tasks`, `task` is the first of them, and `parts` is what its handler said of each, if it came that far. It told that
     it `spent` another cost than its tasks', which the engine heard at the moment `corrected`. `cost` is that of a use of a
-    limit within an execution, which laws see as a start. It `rests` from moments to moments, while it waits for others.
+    limit within an execution, which laws see as a start. It `rests` from moments to moments, while it waits for others. One is
+    `held_up` that has ended, and cannot tell because another holds the GIL of its instance.
     """
 
     attempt: int
@@ -61,6 +62,7 @@ class Execution:
     spent: float | None = None
     corrected: float = inf
     rests: list[tuple[float, float]] = field(default_factory=list)
+    held_up: bool = False
 
     def __post_init__(self) -> None:
         self.tasks = self.tasks or (self.task,)

@@ -330,6 +330,7 @@ class SimInstance:
             return
         del self._work[work.run.attempt]
         execution = work.execution
+        execution.held_up = self._hogged()
         execution.ended, execution.fate, execution.body = now, _FATES[ending], body
         started = now if execution.started is None else execution.started
         end = End(work.run.attempt, ending, body, started, now)
@@ -365,7 +366,11 @@ class SimInstance:
             self.die(Exit(0, None, killed=False, detail="stopped"))
 
     def _hogged(self) -> bool:
-        return any(work.act is not None and work.act.hogs for work in self._work.values())
+        return self.holder() is not None
+
+    def holder(self) -> int | None:
+        """Return the attempt that holds the GIL."""
+        return next((attempt for attempt, work in self._work.items() if work.act is not None and work.act.hogs), None)
 
     def die(self, how: Exit) -> None:
         """End now, by whatever cause; what runs in it ends too."""

@@ -229,6 +229,9 @@ def _account(stored: StoredTask, executions: list[Execution]) -> Iterator[str]:
         assert fate is not None
         if outcome not in POSSIBLE[fate]:
             yield f"an execution ended {fate.value} and was recorded as {outcome.value}"
+        in_time = execution.ended is not None and execution.ended < execution.sent + execution.timeout
+        if outcome is Outcome.TIMEOUT and execution.held_up and in_time:
+            yield f"an execution that ended at {execution.ended!r}, and was held up by another, was recorded as a timeout"
 
 
 # calls ----------------------------------------------------------------------------------------------------------------
