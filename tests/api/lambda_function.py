@@ -8,8 +8,11 @@ from typing import Any
 
 import botocore.session
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
+from aws_lambda_powertools.shared.cookies import Cookie
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from fastapi import FastAPI, Request
+from mangum import Mangum
 
 logger = logging.getLogger()
 logger.setLevel(logging.INFO)
@@ -50,6 +53,38 @@ def infinite(event: Any, context: Any) -> Any:
 @app.get("/orders/<number>")
 def order(number: str) -> Any:
     return {"order": number, "page": app.current_event.query_string_parameters["page"]}
+
+
+@app.post("/orders")
+def make() -> Any:
+    return Response(201, "application/json", app.current_event.body, cookies=[Cookie("seen", "yes")])
+
+
+def gateway(event: Any, context: Any) -> Any:
+    """Answer as the event says, or tell of it."""
+    if "requestContext" not in event:
+        return {"event": event}
+    if event["rawPath"] == "/raises":
+        raise RuntimeError("no luck")
+    if event["rawPath"] == "/no-answer":
+        return {"statusCode": 200, "body": {"not": "text"}}
+    told = {key: event.get(key) for key in ("rawPath", "rawQueryString", "cookies", "isBase64Encoded", "body")}
+    return {**told, "method": event["requestContext"]["http"]["method"], "request": context.aws_request_id}
+
+
+async def coroutine(event: Any, context: Any) -> Any:
+    return event
+
+
+site = FastAPI()
+
+
+@site.post("/files/{name}")
+async def upload(name: str, request: Request) -> Any:
+    return {"name": name, "bytes": len(await request.body()), "agent": request.headers["user-agent"]}
+
+
+mangum = Mangum(site, lifespan="off")
 
 
 @structured.inject_lambda_context

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from tests.api.serving import Server, bundle
+from tests.api.serving import Server, bundle, until
 
 CODE = Path(__file__).with_name("lambda_function.py")
 
@@ -103,3 +103,68 @@ def test_powertools_route_an_event_of_api_gateway(lambdas: Server, name: str) ->
     assert (result["statusCode"], json.loads(result["body"])) == (200, {"order": "17", "page": "2"})
     (line,) = [json.loads(line) for line in said(lambdas, task)]
     assert (line["message"], line["function_name"], line["function_request_id"]) == ("routing", "route", task)
+
+
+# events of API Gateway ------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def gateway(server: Server) -> Server:
+    """A server with functions that take web requests as events."""
+    for function, handler in {"gateway": "gateway", "routed": "route", "mangum": "mangum"}.items():
+        deploy(server, function, f"lambda_function.{handler}", event="apigateway", max_parallel_requests=4)
+    return server
+
+
+def test_a_request_is_an_event(gateway: Server) -> None:
+    answer = gateway.get("/web/gateway/a%20b?x=1&x=2", Cookie="c=1; d=2")
+    told = answer.json()
+    assert len(told.pop("request")) == 16
+    assert told == {
+        "rawPath": "/a b",
+        "rawQueryString": "x=1&x=2",
+        "cookies": ["c=1", "d=2"],
+        "isBase64Encoded": False,
+        "body": None,
+        "method": "GET",
+    }
+    assert answer.headers["content-type"] == "application/json"
+    sent = gateway.ask("PUT", "/web/gateway/", b"\x00\xff", {"Content-Type": "image/png"}).json()
+    assert (sent["method"], sent["isBase64Encoded"], sent["body"]) == ("PUT", True, "AP8=")
+
+
+def test_other_events_reach_the_same_handler(gateway: Server) -> None:
+    assert gateway.post("/v1/functions/gateway/invoke", {"a": 1}).json() == {"event": {"a": 1}}
+
+
+@pytest.mark.parametrize("path", ["raises", "no-answer"])
+def test_what_is_no_answer_is_an_error_of_the_app(gateway: Server, path: str) -> None:
+    assert gateway.get(f"/web/gateway/{path}").status == 500
+    words = {"raises": "RuntimeError: no luck", "no-answer": "a body that is dict"}[path]
+    until(lambda: words in gateway.get("/v1/logs?function=gateway").body.decode())
+
+
+def test_powertools_answer_web_requests(gateway: Server) -> None:
+    assert gateway.get("/web/routed/orders/18?page=3").json() == {"order": "18", "page": "3"}
+    made = gateway.ask("POST", "/web/routed/orders", b'{"n": 1}', {"Content-Type": "application/json"})
+    assert (made.status, made.json()) == (201, {"n": 1})
+    assert made.headers["set-cookie"].startswith("seen=yes")
+    assert gateway.get("/web/routed/nowhere").status == 404
+
+
+def test_an_app_behind_mangum_answers_web_requests(gateway: Server) -> None:
+    body = bytes(range(256)) * 1000
+    answer = gateway.ask("POST", "/web/mangum/files/a", body, {"Content-Type": "image/png", "User-Agent": "tests"})
+    assert answer.json() == {"name": "a", "bytes": len(body), "agent": "tests"}
+
+
+def test_a_body_that_is_too_long_for_an_event_is_refused(gateway: Server) -> None:
+    answer = gateway.ask("POST", "/web/gateway/", bytes(10 * 1024 * 1024 + 1))
+    assert answer.status == 413
+
+
+def test_events_of_api_gateway_need_a_plain_handler(server: Server) -> None:
+    written = quote(json.dumps({"handler": "lambda_function.coroutine", "event": "apigateway"}))
+    answer = server.put(
+        f"/v1/functions/refused/code?settings={written}", bundle({"lambda_function.py": CODE.read_text()})
+    )
+    assert answer.status == 422
+    assert "is async; a handler of API Gateway's events is a plain def" in answer.json()["detail"]

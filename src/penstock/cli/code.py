@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,12 @@ REQUIREMENTS = ("requirements.txt", "pyproject.toml")
 """Where code names its packages."""
 
 FunctionName = Annotated[str, typer.Argument(metavar="FUNCTION", help="The function's name.")]
+
+
+class Event(StrEnum):
+    """Say what a web request is for a handler that is no web app."""
+
+    APIGATEWAY = "apigateway"
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -38,6 +45,9 @@ def deploy(
     handler: Annotated[
         str | None, typer.Option(help='What is called, as "module:name". Needed for a new function.')
     ] = None,
+    event: Annotated[
+        Event | None, typer.Option(help="What a web request is for the handler: an event of Amazon API Gateway.")
+    ] = None,
     settings: Annotated[
         list[Any] | None,
         typer.Option("--set", parser=_setting, metavar="NAME=VALUE", help="Another setting; may be repeated."),
@@ -45,7 +55,9 @@ def deploy(
     as_json: AsJson = False,
 ) -> None:
     """Make code the live version of a function; settings make the function, or change those that it has."""
-    wanted = dict(settings or ()) | ({"handler": handler} if handler else {})
+    wanted = (
+        dict(settings or ()) | ({"handler": handler} if handler else {}) | ({"event": event.value} if event else {})
+    )
     with connect(ctx) as client, _installing(path):
         try:
             deployed = client.function(function).deploy(path, **wanted)

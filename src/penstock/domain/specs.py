@@ -97,9 +97,8 @@ class FunctionSpec:
 
     `env` holds secrets in clear. `rates` and `concurrency` are ceilings over all that the function runs, whichever
     pipeline it comes through; `reserved_concurrency` are units of the project's ceilings that are its own. `ramp` is how fast
-    instances may start.
-    pipeline it comes through; `reserved_concurrency` are units of the project's ceilings that are its own. `web` says what
-    kind of web app it is ("asgi", "wsgi", "" to find out), `public` that anybody may use that, `hosts` its own names.
+    instances may start. `web` says how it answers web requests ("asgi", "wsgi", "apigateway", "" to find out), `public` that
+    anybody may ask, `hosts` its own names.
     """
 
     name: str
@@ -207,7 +206,7 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         reserved_concurrency=get("reserved_concurrency", 0),
         aliases=get("aliases", {}),
         ramp=_single_rate(get("ramp"))[0] if get("ramp") else None,
-        web=get("web", ""),
+        web=get("web") or get("event") or "",
         public=get("public", False),
         hosts=_names(get("hosts")),
     )

@@ -169,6 +169,7 @@ class FunctionSettings(Written):
     concurrency: Concurrency | None = None
     reserved_concurrency: Annotated[int, BeforeValidator(checks.whole(1, 1_000_000))] | None = None
     web: Literal["asgi", "wsgi"] | None = None
+    event: Literal["apigateway"] | None = None
     public: bool = False
     hosts: Annotated[list[str], BeforeValidator(checks.hosts)] = Field(default_factory=list)
     description: Description = ""
@@ -186,6 +187,13 @@ class FunctionSettings(Written):
         if writable and info.data.get("sandbox") == "off":
             raise problem("has no meaning with sandbox: off, which lets a function write anywhere", "leave it out")
         return writable
+
+    @field_validator("event")
+    @classmethod
+    def _app_or_events(cls, event: str | None, info: ValidationInfo) -> str | None:
+        if event is not None and info.data.get("web") is not None:
+            raise problem("is for handlers of events, and web for web apps", "leave one of them out")
+        return event
 
     @field_validator("reuse")
     @classmethod

@@ -14,7 +14,7 @@ class BadHandler(Exception):
 
 
 def load(name: str, web: str = "") -> Callable[..., Any]:
-    """Import "module:callable" and return the callable; `web` says what kind of web app it is, if it is known.
+    """Import "module:callable" and return the callable; `web` says how it answers web requests, if that is known.
 
     Raises `BadHandler`, or whatever the module raises.
     """
@@ -29,13 +29,15 @@ def load(name: str, web: str = "") -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise BadHandler(f"'{name}' is not callable; it is {type(found).__name__}. {_offer(module)}")
-    if not interface_of(found, web):
+    if web == "apigateway" and is_async(found):
+        raise BadHandler(f"'{name}' is async; a handler of API Gateway's events is a plain def, as on AWS Lambda.")
+    if interface_of(found, web) in {"", "apigateway"}:
         _check_parameters(name, found)
     return found  # type: ignore[no-any-return]
 
 
 def interface_of(handler: Callable[..., Any], stated: str = "") -> str:
-    """Return what kind of web app a handler is, "asgi" or "wsgi", by what it takes, unless that is `stated`; "" for none."""
+    """Return how a handler answers web requests, "asgi" or "wsgi", by what it takes, unless that is `stated`; "" for not."""
     if stated:
         return stated
     names = _parameters(handler)

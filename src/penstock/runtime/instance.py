@@ -115,6 +115,10 @@ def way_for(handler: Callable[..., Any], settings: Settings) -> "type[Serving]":
         from penstock.runtime.wsgi import Wsgi  # noqa: PLC0415
 
         return Wsgi
+    if web == "apigateway":
+        from penstock.runtime.apigateway import Gateway  # noqa: PLC0415
+
+        return Gateway
     if is_async(handler):
         from penstock.runtime.coroutines import Coroutines  # noqa: PLC0415
 

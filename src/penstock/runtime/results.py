@@ -60,18 +60,25 @@ def decode_event(payload: bytes) -> Any:
 def encode_result(value: Any) -> Result:
     """Return what a handler's return value comes to; an error that names the culprit if it is not JSON."""
     try:
-        body = encode_json(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        return encode_error(
-            "NotJSON",
-            f"The handler ended well, but its result is not JSON: {error}. "
-            "Return dicts, lists, strings, finite numbers, booleans and None.",
-        )
+        body = encode_value(value)
+    except NotJSON as error:
+        return encode_error("NotJSON", str(error))
     if len(body) > MAX_BODY:
         return encode_error(
             "ResultTooLarge", f"The result is {len(body)} bytes of JSON; at most {MAX_BODY} are allowed."
         )
     return Result(OK, body)
+
+
+def encode_value(value: Any) -> bytes:
+    """Return the JSON of what a handler returned. Raises `NotJSON`."""
+    try:
+        return encode_json(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NotJSON(
+            f"The handler ended well, but its result is not JSON: {error}. "
+            "Return dicts, lists, strings, finite numbers, booleans and None."
+        ) from None
 
 
 def encode_json(value: Any) -> bytes:

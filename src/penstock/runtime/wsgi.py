@@ -46,13 +46,21 @@ class Wsgi(Threads):
     def call(self, execution: Execution) -> Result:
         """Call the app with a request."""
         if execution.visit is None:
-            raise WebApp("the handler is a WSGI app: it answers web requests and takes no events")
+            return self.call_with_event(execution)
         visit = self._open[execution.opened.attempt]
         environ = _environ_of(unpack_request(execution.visit.head))
         environ["wsgi.input"] = io.BufferedReader(_Body(visit), CHUNK)
         environ["wsgi.multithread"] = self.slots > 1
         self.tell_start(execution)
-        return visit.answer(self.handler, environ)
+        return visit.answer(self.app(execution), environ)
+
+    def app(self, execution: Execution) -> Callable[..., Any]:  # noqa: ARG002 - for those who make one for each request
+        """Return the app that answers a request."""
+        return self.handler
+
+    def call_with_event(self, execution: Execution) -> Result:  # noqa: ARG002
+        """Call the handler with the event of a task: an app takes none."""
+        raise WebApp("the handler is a WSGI app: it answers web requests and takes no events")
 
     def encode_end(self, execution: Execution, result: Result) -> bytes:
         """Forget the request, and return the frames that tell of its end."""
