@@ -28,6 +28,7 @@ PROGRAMS = (
     "throughput",
     "latency",
     "invoke",
+    "burst",
     "coldstart",
     "idle",
     "update",

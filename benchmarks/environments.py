@@ -73,8 +73,8 @@ def run_peer(module: str, needs: Sequence[str], *arguments: str) -> dict[str, An
             raise
     if child.returncode:
         raise NotHere(told.strip().splitlines()[-1] if told.strip() else f"it ended with {child.returncode}")
-    line: dict[str, Any] = json.loads(out)
-    return line
+    line: dict[str, Any] = json.loads(next(text for text in reversed(out.splitlines()) if text.startswith("{")))
+    return line  # some print more than that
 
 
 def _made(name: str, wanted: Path, make: Callable[[Path], None]) -> Path:
