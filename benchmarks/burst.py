@@ -56,7 +56,7 @@ PEERS = (
     Peer("ray", ("ray",), tasks=100, single=True),
     Peer("celery", ("redis", "celery")),
     Peer("celery", ("redis", "celery"), tasks=200, single=True),
-    Peer("lithops", ("lithops",), tasks=20, single=True),
+    Peer("lithops", ("lithops",), tasks=10, single=True),
 )
 
 

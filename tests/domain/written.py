@@ -62,6 +62,7 @@ def functions(limits: list[str]) -> st.SearchStrategy[dict[str, Any]]:
         "max_instances": st.integers(100, 1000),
         "min_instances": st.integers(0, 100),
         "ramp": st.sampled_from(["40/m", "100/s"]),
+        "prewarm": st.just("history"),
         "idle_timeout": durations,
         "on_timeout": st.sampled_from(["wait", "kill"]),
         "limits": some_of(limits),

@@ -97,8 +97,8 @@ class FunctionSpec:
 
     `env` holds secrets in clear. `rates` and `concurrency` are ceilings over all that the function runs, whichever
     pipeline it comes through; `reserved_concurrency` are units of the project's ceilings that are its own. `ramp` is how fast
-    instances may start. `web` says how it answers web requests ("asgi", "wsgi", "apigateway", "" to find out), `public` that
-    anybody may ask, `hosts` its own names.
+    instances may start, `prewarm` whether they are started for calls that earlier ones let expect. `web` says how it answers
+    web requests ("asgi", "wsgi", "apigateway", "" to find out), `public` that anybody may ask, `hosts` its own names.
     """
 
     name: str
@@ -126,6 +126,7 @@ class FunctionSpec:
     web: str = ""
     public: bool = False
     hosts: tuple[str, ...] = ()
+    prewarm: bool = False
 
     @property
     def slots(self) -> int:
@@ -209,6 +210,7 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         web=get("web") or get("event") or "",
         public=get("public", False),
         hosts=_names(get("hosts")),
+        prewarm=get("prewarm") == "history",
     )
 
 

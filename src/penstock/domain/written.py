@@ -160,6 +160,7 @@ class FunctionSettings(Written):
     max_instances: Annotated[int, BeforeValidator(checks.whole(1, 100_000))] = MAX_INSTANCES
     min_instances: Annotated[int, BeforeValidator(checks.whole(0, 100_000))] = 0
     ramp: Annotated[str, BeforeValidator(checks.rate)] | None = None
+    prewarm: Literal["history"] | None = None
     idle_timeout: Annotated[str, BeforeValidator(checks.duration(0, 7 * checks.DAY))] = "1m"
     on_timeout: Literal["wait", "kill"] = "wait"
     source: Annotated[SourceSettings, BeforeValidator(checks.source)] | None = None

@@ -26,6 +26,7 @@ from penstock.engine.maps import Maps
 from penstock.engine.model import Plant
 from penstock.engine.orders import Orders
 from penstock.engine.outlook import Expected, Outlook
+from penstock.engine.prewarmer import Prewarmer
 from penstock.engine.pruner import Pruner
 from penstock.engine.pump import Pump
 from penstock.engine.reconciler import Reconciler
@@ -83,6 +84,7 @@ class Engine:
         self.maps = Maps(plant)
         self.orders = Orders(plant)
         self.outlook = Outlook(plant)
+        self.prewarmer = Prewarmer(plant)
         self.pruner = Pruner(plant, keep_results)
         self.pump = Pump(plant)
         self.recorder = Recorder(plant)
@@ -131,6 +133,7 @@ class Engine:
         await self.scheduler.open()
         self.expiry.open()
         plant.accepting = True
+        await self.prewarmer.open()
         await self.maps.open()
         self.configurer.open()
         for fleet in plant.fleets.values():
@@ -145,6 +148,7 @@ class Engine:
         self.pump.halt(lends=True)
         self.visits.close()
         self.scheduler.close()
+        self.prewarmer.close()
         self.expiry.close()
         self.pruner.close()
         self.maps.close()

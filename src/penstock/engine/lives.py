@@ -50,7 +50,7 @@ class Lives:
     def join(self, loops: Loops) -> None:
         """Get to know who starts tasks, and who starts instances."""
         self._pump, self._scaler = loops.pump, loops.scaler
-        self._headroom, self._sleepers = loops.headroom, loops.sleepers
+        self._headroom, self._sleepers, self._prewarmer = loops.headroom, loops.sleepers, loops.prewarmer
 
     # from the launch to the end -----------------------------------------------------------------------------------
     def launch(self, fleet: Fleet, now: float, *, apart: bool = False) -> Member:
@@ -82,7 +82,7 @@ class Lives:
         if self._sleepers.makes_room(member):
             return
         self.give(member, member.blueprint.slots)
-        self._watch_idle(fleet)
+        self.watch_idle(fleet)
 
     def give(self, member: Member, number: int) -> None:
         """Let admission use slots of a member again."""
@@ -107,7 +107,7 @@ class Lives:
             return
         self.give(member, number)
         if not member.busy:
-            self._watch_idle(member.fleet)
+            self.watch_idle(member.fleet)
 
     def retire(self, member: Member) -> None:
         """Let an instance finish what it has and go; it never keeps a new one from starting."""
@@ -138,6 +138,8 @@ class Lives:
         del fleet.members[instance.id]
         fleet.usage.instances += now - member.born
         self._scaler.left(fleet, now, came=came)
+        if not fleet.members:
+            self._prewarmer.cold(fleet)
         return member
 
     def _close(self, member: Member, state: str) -> None:
@@ -235,7 +237,8 @@ class Lives:
         self.run_once(self._plant.clock())
 
     # idleness -----------------------------------------------------------------------------------------------------
-    def _watch_idle(self, fleet: Fleet) -> None:
+    def watch_idle(self, fleet: Fleet) -> None:
+        """End the instances of a fleet that idle for too long, from now on."""
         if fleet.idle_timer is None and fleet.function in self._plant.functions:
             delay = self._plant.functions[fleet.function].spec.idle_timeout
             fleet.idle_timer = asyncio.get_running_loop().call_later(delay, self._end_idle, fleet)
@@ -248,7 +251,7 @@ class Lives:
             return
         now = self._plant.clock()
         limit = function.spec.idle_timeout
-        spare = fleet.present - function.spec.min_instances
+        spare = fleet.present - fleet.least(function.spec, now)
         rest = None
         for member in list(fleet.members.values()):
             if spare <= 0:

@@ -274,7 +274,7 @@ class Fleet:
     __slots__ = (
         "blocked_until", "blueprint", "buckets", "cap", "env", "failures", "function", "idle_timer", "last_to_close",
         "longest", "looking", "lowest", "mean", "members", "name", "pinned", "present", "progress", "running", "sleepers",
-        "starting", "timeouts", "typical", "usage", "users", "warmup", "weighed",
+        "starting", "timeouts", "typical", "usage", "users", "warm_until", "warmup", "weighed",
     )  # fmt: skip
 
     def __init__(
@@ -304,6 +304,7 @@ class Fleet:
         self.progress = 0.0  # when a task last ended here, or the first one began after a rest
         self.failures = 0  # instances in a row that ended before they were ready
         self.blocked_until = 0.0
+        self.warm_until = -inf  # an instance is kept ready until then, though nothing asks for it
         self.looking = False  # a timer will look at what is wanted again
         self.idle_timer: asyncio.TimerHandle | None = None
         self.sleepers: dict[Member, None] = {}  # instances asleep of which a task wants to go on, in that order
@@ -340,6 +341,10 @@ class Fleet:
                 return member
             self.lowest += 1
         return None
+
+    def least(self, spec: FunctionSpec, now: float) -> int:
+        """Return how many instances there are to be, whether they are asked for or not."""
+        return max(spec.min_instances, int(now < self.warm_until))
 
     def idle(self) -> Member | None:
         """Return a member that has nothing to do, or None."""

@@ -67,6 +67,7 @@ class Pump:
         self._scheduler, self._reserver, self._recorder = loops.scheduler, loops.reserver, loops.recorder
         self._withdrawals, self._lender, self._deadlines = loops.withdrawals, loops.lender, loops.deadlines
         self._visits = loops.visits
+        self._prewarmer = loops.prewarmer
 
     def wake(self) -> None:
         """Run once in this turn of the event loop."""
@@ -176,6 +177,7 @@ class Pump:
         fleet = member.fleet
         if not fleet.running:
             fleet.progress = now
+            self._prewarmer.works(fleet)
         fleet.running += 1
         running = Running(start, self._plant.pipes[start.task.pipeline], member, now)
         self._plant.running[attempt] = member.busy[attempt] = running

@@ -118,11 +118,11 @@ class Scaler:
         return now >= fleet.blocked_until and apart < min(MOST_APART, most)
 
     def keep_warm(self, fleet: Fleet) -> None:
-        """Start what `min_instances` asks for."""
+        """Start what is to be there without being asked for."""
         if fleet.blueprint is None:
             return
         now = self._plant.clock()
-        for _ in range(self._plant.functions[fleet.function].spec.min_instances - fleet.present):
+        for _ in range(fleet.least(self._plant.functions[fleet.function].spec, now) - fleet.present):
             self._lives.launch(fleet, now)
 
     def left(self, fleet: Fleet, now: float, *, came: bool) -> None:

@@ -49,8 +49,8 @@ class Scheduler:
         self._job: asyncio.Task[None] | None = None
 
     def join(self, loops: Loops) -> None:
-        """Get to know the loop that starts what is due."""
-        self._pump = loops.pump
+        """Get to know the loop that starts what is due, and the one that has an instance ready then."""
+        self._pump, self._prewarmer = loops.pump, loops.prewarmer
 
     async def promote(self) -> None:
         """Let what came due while nobody was here wait in its queues, before these are counted."""
@@ -155,6 +155,7 @@ class Scheduler:
             assert task.due is not None
             self._tasks[task.id] = task
             heappush(self._heap, (task.due, task.id))
+            self._prewarmer.expect(task)
 
     def _wake(self, due: list[Task]) -> None:
         plant, wall = self._plant, self._plant.wall()

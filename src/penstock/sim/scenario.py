@@ -117,6 +117,8 @@ def _hold_back(rng: random.Random, script: Script, functions: dict[str, dict[str
     for settings in functions.values():
         if rng.random() < 0.2:
             settings["ramp"] = rng.choice(["1/s", "20/s", "30/m"])
+        if rng.random() < 0.3:
+            settings["prewarm"] = "history"
 
 
 # the world's manners --------------------------------------------------------------------------------------------------
