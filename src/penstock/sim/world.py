@@ -486,8 +486,7 @@ class World:
                 found.append(f"the gate {gate.name} is still used by {gate.in_use}, {gate.undated_tasks} undated")
         for fleet in plant.fleets.values():
             free, given = sum(member.free for member in fleet.members.values()), plant.admission.slots[fleet.name].free
-            spec = plant.functions[fleet.function].spec
-            least = max(spec.min_instances, int(spec.prewarm))  # for calls that will not come
+            least = fleet.least(plant.functions[fleet.function].spec, 0.0)  # one may wait for a call that does not come
             if free != given:
                 found.append(f"admission has {given} slots of {fleet.name}, its instances {free}")
             if fleet.present > least or len(fleet.members) > 2 * least:  # some may be about to be replaced
