@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, WebSocket
 from starlette.responses import StreamingResponse
 
 
@@ -152,6 +152,56 @@ async def _floods(receive: Any, send: Any) -> None:
         print(f"flooded {sent}")
 
 
+# WebSockets -----------------------------------------------------------------------------------------------------------
+@fast.websocket("/echo")
+async def echo(socket: WebSocket) -> None:
+    chosen = socket.scope["subprotocols"][0] if socket.scope["subprotocols"] else None
+    await socket.accept(chosen, [(b"x-hello", b"you")])
+    try:
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                break
+            if message.get("text") == "close":
+                await socket.close(4001, "as you wish")
+                break
+            if message.get("text") == "fail":
+                raise ValueError("on purpose")
+            if message.get("text") == "exit":
+                os._exit(3)
+            await socket.send({**message, "type": "websocket.send"})
+    finally:
+        print(f"left with {message.get('code')}")
+
+
+@fast.websocket("/refuses")
+async def refuses(socket: WebSocket) -> None:
+    await socket.close()
+
+
+@fast.websocket("/answers")
+async def answers(socket: WebSocket) -> None:
+    await socket.send_denial_response(Response(b"not you", 418))
+
+
+@fast.websocket("/counts")
+async def counts(socket: WebSocket) -> None:
+    """Send as fast as it can be taken."""
+    await socket.accept()
+    sent = 0
+    try:
+        while True:
+            await socket.send_bytes(b"x" * 50_000)
+            sent += 50_000
+    finally:
+        print(f"counted {sent}")
+
+
+@fast.websocket("/never")
+async def never(socket: WebSocket) -> None:
+    await asyncio.sleep(3600)
+
+
 # WSGI -----------------------------------------------------------------------------------------------------------------
 def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
     path = environ["PATH_INFO"]
@@ -169,6 +219,49 @@ def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
         return [found.hexdigest().encode()]
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [f"{environ['SCRIPT_NAME']}|{path}|{environ['QUERY_STRING']}|{environ['REMOTE_ADDR']}".encode()]
+
+
+def _flask() -> Any:
+    from flask import Flask, request
+
+    app = Flask(__name__)
+
+    @app.post("/form")
+    def form() -> Any:
+        return {"form": request.form, "files": {name: len(file.read()) for name, file in request.files.items()}}
+
+    @app.get("/url")
+    def url() -> Any:
+        return {"url": request.url, "root": request.script_root, "path": request.path, "client": request.remote_addr}
+
+    @app.get("/lines")
+    def lines() -> Any:
+        return (f"{number}\n" for number in range(1000))
+
+    return app
+
+
+def _django() -> Any:
+    import django
+    from django.conf import settings
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.http import JsonResponse
+    from django.urls import path
+
+    if not settings.configured:
+        settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="x", DEBUG=False)
+        django.setup()
+
+    def posted(request: Any, name: str) -> Any:
+        return JsonResponse({"name": name, "body": request.body.decode(), "url": request.build_absolute_uri()})
+
+    urlpatterns.append(path("posted/<name>", posted))
+    return WSGIHandler()
+
+
+urlpatterns: list[Any] = []
+flask = _flask()
+django = _django()
 
 
 class Closing:

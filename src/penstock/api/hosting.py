@@ -70,7 +70,7 @@ class Hosting:
         head = pack_request(self._forwarding.head_of(scope, root, private=not function.spec.public))
         pipeline = direct(function.name, alias or None)
         if scope["type"] == "websocket":
-            await relay_socket(self._engine.visits, pipeline, head, receive, send)
+            await relay_socket(self._engine.visits, pipeline, head, scope, receive, send)
         else:
             await relay(self._engine.visits, pipeline, head, scope, headers, receive, send)
 

@@ -160,6 +160,19 @@ class Connection(HttpToolsProtocol):
             self._watch = self.loop.call_later(PATIENCE, self._look_at_clock)
 
 
+class Socket(WebSocketsSansIOProtocol):
+    """Be a connection that has become a WebSocket."""
+
+    async def run_asgi(self) -> None:
+        """Let the application serve it; it may cut the connection."""
+        self.scope["connection"] = self  # type: ignore[typeddict-unknown-key] # as for plain requests
+        await super().run_asgi()
+
+    def abort(self) -> None:
+        """Cut the connection: nobody reads what is to be sent."""
+        self.transport.abort()
+
+
 class HttpServer:
     """Listen and answer. Made and used in one event loop."""
 
@@ -167,7 +180,7 @@ class HttpServer:
         config = uvicorn.Config(
             application,
             http=Connection,
-            ws=WebSocketsSansIOProtocol,
+            ws=Socket,
             ws_max_size=MOST_MESSAGE,
             lifespan="off",
             loop="none",

@@ -6,7 +6,8 @@ Messages pass whole to the client and in pieces to the app. A client that vanish
 import asyncio
 from typing import Final
 
-from penstock.api.exchange import Receive, Send
+from penstock.api.connections import Line, NoLine
+from penstock.api.exchange import Receive, Scope, Send
 from penstock.api.forwarding import passing
 from penstock.api.problems import MEDIA_TYPE, Problem, problem_of_visit
 from penstock.api.relaying import check
@@ -24,13 +25,16 @@ _TOO_BIG: Final = 1009
 _SUBPROTOCOL: Final = b"sec-websocket-protocol"
 
 
-async def relay_socket(visits: Visits, pipeline: str, head: bytes, receive: Receive, send: Send) -> None:
+async def relay_socket(visits: Visits, pipeline: str, head: bytes, scope: Scope, receive: Receive, send: Send) -> None:
     """Let an app serve one WebSocket. Raises what says why it could not start."""
     await receive()  # it wants to connect
     visit = visits.open(pipeline, head, b"", more=False, socket=True)
     reader = asyncio.get_running_loop().create_task(_read(visit, receive))
     try:
         await _Socket(visit, visit.pipe.spec.function, send).relay()
+    except TimeoutError:  # the client does not read
+        line: Line = scope.get("connection") or NoLine()
+        line.abort()
     finally:
         reader.cancel()
         visit.leave()
