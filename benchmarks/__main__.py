@@ -30,6 +30,7 @@ PROGRAMS = (
     "invoke",
     "burst",
     "coldstart",
+    "web",
     "idle",
     "update",
     "store",

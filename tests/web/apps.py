@@ -8,7 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from django import setup
+from django.conf import settings
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import JsonResponse
+from django.urls import path
 from fastapi import FastAPI, Request, Response, WebSocket
+from flask import Flask
+from flask import request as asked
 from starlette.responses import StreamingResponse
 
 
@@ -204,35 +211,33 @@ async def never(socket: WebSocket) -> None:
 
 # WSGI -----------------------------------------------------------------------------------------------------------------
 def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
-    path = environ["PATH_INFO"]
-    if path == "/closes":
+    asked_for = environ["PATH_INFO"]
+    if asked_for == "/closes":
         return Closing(start_response)
-    if path == "/fails":
+    if asked_for == "/fails":
         raise ValueError("on purpose")
-    if path == "/sleeps":
+    if asked_for == "/sleeps":
         time.sleep(3600)
-    if path == "/digest":
+    if asked_for == "/digest":
         found = hashlib.sha256()
         while piece := environ["wsgi.input"].read(100_000):
             found.update(piece)
         start_response("200 OK", [])
         return [found.hexdigest().encode()]
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [f"{environ['SCRIPT_NAME']}|{path}|{environ['QUERY_STRING']}|{environ['REMOTE_ADDR']}".encode()]
+    return [f"{environ['SCRIPT_NAME']}|{asked_for}|{environ['QUERY_STRING']}|{environ['REMOTE_ADDR']}".encode()]
 
 
 def _flask() -> Any:
-    from flask import Flask, request
-
     app = Flask(__name__)
 
     @app.post("/form")
     def form() -> Any:
-        return {"form": request.form, "files": {name: len(file.read()) for name, file in request.files.items()}}
+        return {"form": asked.form, "files": {name: len(file.read()) for name, file in asked.files.items()}}
 
     @app.get("/url")
     def url() -> Any:
-        return {"url": request.url, "root": request.script_root, "path": request.path, "client": request.remote_addr}
+        return {"url": asked.url, "root": asked.script_root, "path": asked.path, "client": asked.remote_addr}
 
     @app.get("/lines")
     def lines() -> Any:
@@ -242,15 +247,9 @@ def _flask() -> Any:
 
 
 def _django() -> Any:
-    import django
-    from django.conf import settings
-    from django.core.handlers.wsgi import WSGIHandler
-    from django.http import JsonResponse
-    from django.urls import path
-
     if not settings.configured:
         settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="x", DEBUG=False)
-        django.setup()
+        setup()
 
     def posted(request: Any, name: str) -> Any:
         return JsonResponse({"name": name, "body": request.body.decode(), "url": request.build_absolute_uri()})
