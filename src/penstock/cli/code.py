@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from penstock.cli.common import AsJson, connect
+from penstock.cli.common import AsJson, connect, connect_async
 from penstock.cli.exits import Exit, Refused
 from penstock.cli.output import ago, counted, err, note, print_json, say, table
 from penstock.client import Deployed, NotFound, Version
@@ -52,12 +52,22 @@ def deploy(
         list[Any] | None,
         typer.Option("--set", parser=_setting, metavar="NAME=VALUE", help="Another setting; may be repeated."),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Deploy again whenever it changes, and show its logs, until Ctrl-C.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make code the live version of a function; settings make the function, or change those that it has."""
     wanted = (
         dict(settings or ()) | ({"handler": handler} if handler else {}) | ({"event": event.value} if event else {})
     )
+    if watch:
+        if as_json or not path.exists():
+            raise Refused("--watch does not go with --json." if as_json else f"There is no {path}.", Exit.USAGE)
+        from penstock.cli import watching  # noqa: PLC0415 - the kernel's watches are loaded here only
+
+        watching.watch(connect_async(ctx), function, path, wanted)
+        return
     with connect(ctx) as client, _installing(path):
         try:
             deployed = client.function(function).deploy(path, **wanted)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.client import Client
+from penstock.client import AsyncClient, Client
 from penstock.domain.units import UnitError, parse_duration
 
 
@@ -23,6 +23,12 @@ def connect(ctx: typer.Context, try_later_for: float = 0.0) -> Client:
     """Return a client of the server that the command is for."""
     target = ctx.find_object(Target) or Target()
     return Client(target.url, target.token, data=target.data, retries=2, try_later_for=try_later_for)
+
+
+def connect_async(ctx: typer.Context) -> AsyncClient:
+    """Return an async client of the server that the command is for."""
+    target = ctx.find_object(Target) or Target()
+    return AsyncClient(target.url, target.token, data=target.data, retries=2)
 
 
 def duration(text: str) -> float:

@@ -23,7 +23,7 @@ def logs(
     """Show what tasks wrote to stdout and stderr."""
     with connect(ctx) as client:
         for line in client.logs(task=task, pipeline=pipeline, function=function, follow=follow):
-            sys.stdout.write((_as_json(line) if as_json else _as_text(line)) + "\n")
+            sys.stdout.write((_as_json(line) if as_json else as_text(line)) + "\n")
             if follow:
                 sys.stdout.flush()
 
@@ -32,6 +32,7 @@ def _as_json(line: LogLine) -> str:
     return json.dumps(msgspec.to_builtins(line), ensure_ascii=False)
 
 
-def _as_text(line: LogLine) -> str:
+def as_text(line: LogLine) -> str:
+    """Return a line for people."""
     at = moment(line.at) if line.at else ""
     return clean(f"{at} {line.task or ''} {'! ' if line.stream == 'stderr' else ''}{line.text}").strip()

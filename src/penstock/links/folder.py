@@ -104,3 +104,14 @@ class WatchedFolder:
                 return True
             return not self._ignored.matches(self._inside[path] / name, is_folder=bool(event.mask & Mask.ISDIR))
         return self._above.get(path) == name
+
+
+class WatchedFile(WatchedFolder):
+    """Hear of changes in one file, and of nothing that lies beside it."""
+
+    def begin(self) -> None:
+        """Watch the file. Raises OSError."""
+        self._watch(self._folder.parent, _INSIDE)
+
+    def _matters(self, event: Event) -> bool:
+        return event.name is not None and str(event.name) == self._folder.name
