@@ -70,7 +70,9 @@ def test_what_was_rolled_back_is_not_gone_back_to(server: Server, name: str) -> 
 def test_code_that_does_not_import_is_no_version(server: Server, name: str) -> None:
     make(server, name, "one")
     broken = bundle({"handlers.py": "import nothing_of_that_name"})
-    assert server.put(f"/v1/functions/{name}/code", broken).code == "deploy-failed"
+    refused = server.put(f"/v1/functions/{name}/code", broken)
+    assert refused.code == "deploy-failed"
+    assert refused.json()["detail"].endswith("Version 1 stays live.")
     versions = server.get(f"/v1/functions/{name}/versions").json()["versions"]
     assert [one["number"] for one in versions] == [1]
     assert back(server, name, {"version": 2}).code == "not-found"
@@ -200,3 +202,21 @@ def test_draining_outlives_the_server(tmp_path: Path) -> None:
         assert second.get("/v1/pipelines/kept").json()["draining"] is True
     finally:
         second.close()
+
+
+def test_a_plan_that_would_be_refused_is_refused_before(server: Server, blocked: str) -> None:
+    server.send(blocked, 7)
+    others = [
+        one["name"] for one in server.get("/v1/pipelines?limit=1000").json()["pipelines"] if one["name"] != blocked
+    ]
+    config = {
+        "functions": {
+            one["name"]: one["settings"] for one in server.get("/v1/functions?limit=1000").json()["functions"]
+        },
+        "limits": {one["name"]: one["settings"] for one in server.get("/v1/limits?limit=1000").json()["limits"]},
+        "pipelines": {one: server.get(f"/v1/pipelines/{one}").json()["settings"] for one in others},
+    }
+    asked = {"config": config, "prune": True, "dry_run": True}
+    assert server.post("/v1/apply", asked).code == "conflict"
+    planned = server.post("/v1/apply", {**asked, "tasks": "discard"}).json()["plan"]
+    assert [(step["action"], step["name"]) for step in planned] == [("remove", blocked)]

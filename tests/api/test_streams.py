@@ -77,6 +77,8 @@ def test_output_is_listed_and_followed(server: Server, name: str) -> None:
     assert server.get(f"/v1/logs?task={third}").json()["lines"] == [line]
     assert server.get("/v1/logs?function=loud&limit=1").json()["lines"] == seen[:1]
     assert server.get("/v1/logs?task=x").code == "not-found"
+    for nobody in ("pipeline=nobody", "function=nobody", "pipeline=nobody&follow=1"):
+        assert server.get(f"/v1/logs?{nobody}").code == "not-found"
 
 
 def inside(server: Server) -> int:
@@ -86,7 +88,7 @@ def inside(server: Server) -> int:
 def test_a_reader_that_goes_away_is_let_go(server: Server) -> None:
     after = last_change(server)
     until(lambda: not inside(server))
-    with follow(server, f"/v1/changes?after={after}"), follow(server, "/v1/logs?follow=true&function=nobody"):
+    with follow(server, f"/v1/changes?after={after}"), follow(server, "/v1/logs?follow=true&function=echo"):
         assert inside(server) == 2
     until(lambda: not inside(server))
 

@@ -9,6 +9,7 @@ import struct
 import threading
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -88,11 +89,15 @@ def test_a_folder_that_is_gone_is_made_again(tmp_path: Path) -> None:
     assert (tmp_path / f"{digest}.zip").exists()
 
 
-def test_a_removed_bundle_is_unknown(tmp_path: Path) -> None:
+def test_a_bundle_that_is_not_used_goes_unless_it_came_just_now(tmp_path: Path) -> None:
     bundles = Bundles(tmp_path)
     digest = add(bundles, CODE)
-    asyncio.run(bundles.remove(digest))
-    asyncio.run(bundles.remove(digest))
+    assert asyncio.run(bundles.sweep([])) == 0
+    with mock.patch.object(room, "FRESH", -1.0):
+        assert asyncio.run(bundles.sweep([digest])) == 0
+        assert (bundles.path(digest) / "tasks.py").exists()
+        assert asyncio.run(bundles.sweep([])) == 1
+        assert asyncio.run(bundles.sweep([])) == 0
     assert left(tmp_path) == []
     with pytest.raises(NotFound):
         bundles.path(digest)

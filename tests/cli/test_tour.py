@@ -253,7 +253,7 @@ def test_a_port_that_is_taken(tour: Tour, tmp_path: Path) -> None:
         port = client.url.rpartition(":")[2]
     command = [sys.executable, "-m", "penstock.cli.main", "up", "--data", str(tmp_path), "--port", port]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
+    assert ended.returncode == 4
     assert "--port 0 takes a free one" in ended.stderr
     assert "Traceback" not in ended.stderr
 

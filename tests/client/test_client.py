@@ -225,7 +225,7 @@ class TestConnections:
         client.pipeline("a").send(3)
         parents_first, childs, parents_second = server.asked
         assert parents_first.connection == parents_second.connection != childs.connection
-        stems = [asked.headers["idempotency-key"].split("-")[0] for asked in server.asked]
+        stems = [asked.headers["idempotency-key"].rpartition("-")[0] for asked in server.asked]
         assert stems[0] == stems[2] != stems[1]
 
 

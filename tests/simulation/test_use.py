@@ -3,7 +3,7 @@
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -35,6 +35,9 @@ DELAYS = Delays(
 class Bundles:
     async def add(self, body: bytes) -> str:
         return body.decode()
+
+    async def sweep(self, used: Collection[str]) -> int:
+        return 0
 
 
 @dataclass

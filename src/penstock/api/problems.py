@@ -133,7 +133,8 @@ def problem_of_attempt(attempt: Attempt, retry_after: float) -> Problem:
     status, title = FAILED[attempt.outcome]
     task = name_of(attempt.task.id)
     error = msgspec.json.decode(attempt.body) if attempt.body else None
-    said = f": {error.get('type')}: {error.get('message')}" if isinstance(error, dict) else "."
+    words = [str(error[name]) for name in ("type", "message") if error.get(name)] if isinstance(error, dict) else []
+    said = ": ".join(["", *words]) if words else "."
     headers = {"Penstock-Task": task}
     if status in {429, 503}:
         headers["Retry-After"] = _whole_seconds(retry_after)

@@ -320,6 +320,7 @@ def status_view(engine: Engine, version: str, uptime: float) -> View:
         "pipelines": len(engine.reconciler.objects["pipeline"]),
         "functions": len(plant.functions),
         "instances": len(plant.members),
+        "pruned": {"versions": engine.configurer.archive.versions, "bundles": engine.configurer.archive.swept},
         "memory_limits": plant.compute.enforcement,
         "sandbox": {level: _isolation_view(plant.compute.isolation(level)) for level in SANDBOXES},
         "tasks": {

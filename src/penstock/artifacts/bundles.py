@@ -11,13 +11,19 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from penstock.artifacts.unpack import Bounds, check, unpack
 from penstock.domain.errors import DiskFull, NotFound
+
+FRESH: Final = 3600.0
+"""Seconds for which a bundle stays that no version has yet: its packages are being installed, or it is imported."""
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED: Final = ".unfinished-"
@@ -30,6 +36,8 @@ class Bundles:
         self._directory = directory
         self._bounds = bounds or Bounds()
         self._tidy = False
+        self._turn = threading.Lock()
+        self._adding: Counter[str] = Counter()
 
     async def add(self, body: bytes) -> str:
         """Keep a zip and return its digest; one that is there already is kept once.
@@ -50,9 +58,12 @@ class Bundles:
             self._unpack(body, folder)
         return folder
 
-    async def remove(self, digest: str) -> None:
-        """Forget a bundle and its folder; nothing happens if there is none."""
-        await asyncio.to_thread(self._remove, digest)
+    async def sweep(self, used: Collection[str]) -> int:
+        """Delete bundles that are not among these and were not added within the last hour; return how many went."""
+        gone = 0
+        for digest in await asyncio.to_thread(self._unused, frozenset(used)):
+            gone += await asyncio.to_thread(self._sweep, digest)
+        return gone
 
     def _names(self, digest: str) -> tuple[Path, Path]:
         if not _DIGEST.fullmatch(digest):
@@ -64,10 +75,17 @@ class Bundles:
         digest = hashlib.sha256(body).hexdigest()
         folder, zipped = self._names(digest)
         self._prepare()
-        if not folder.is_dir():
-            self._unpack(body, folder)
-        if not zipped.exists():
-            self._write(body, zipped)
+        with self._turn:
+            self._adding[digest] += 1
+        try:
+            if not folder.is_dir():
+                self._unpack(body, folder)
+            if not zipped.exists():
+                self._write(body, zipped)
+            os.utime(zipped)  # whoever sweeps leaves it alone until a version has it
+        finally:
+            with self._turn:
+                self._adding[digest] -= 1
         return digest
 
     def _prepare(self) -> None:
@@ -113,13 +131,23 @@ class Bundles:
         finally:
             _erase(place)
 
-    def _remove(self, digest: str) -> None:
+    def _unused(self, used: frozenset[str]) -> list[str]:
+        found = {path.name.removesuffix(".zip") for path in self._directory.glob("[0-9a-f]*")}
+        return sorted(digest for digest in found - used if _DIGEST.fullmatch(digest))
+
+    def _sweep(self, digest: str) -> bool:
+        """Delete one bundle; return False if it was added just now."""
         folder, zipped = self._names(digest)
-        zipped.unlink(missing_ok=True)
-        if folder.is_dir():
-            with self._unfinished(folder) as place:
-                folder.chmod(0o755)
-                folder.rename(place / "folder")
+        with self._turn:
+            added = max((path.stat().st_mtime for path in (folder, zipped) if path.exists()), default=0.0)
+            if added > time.time() - FRESH or self._adding[digest]:
+                return False
+            zipped.unlink(missing_ok=True)
+            if folder.is_dir():
+                with self._unfinished(folder) as place:
+                    folder.chmod(0o755)
+                    folder.rename(place / "folder")
+        return True
 
 
 def _sync(directory: Path) -> None:

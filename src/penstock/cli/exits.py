@@ -44,7 +44,7 @@ MEANINGS: Mapping[Exit, str] = {
     Exit.FAILED: "what was asked for failed, such as the task",
     Exit.USAGE: "the command was not understood",
     Exit.NOT_FOUND: "there is nothing of that name",
-    Exit.REFUSED: "refused: invalid settings, code that cannot be deployed, a conflict, a wrong token",
+    Exit.REFUSED: "refused: invalid settings, code that cannot be deployed, a conflict, a wrong token, a port that is taken",
     Exit.UNREACHABLE: "no server answered",
     Exit.TRY_LATER: "no room, or not ended, now: try later",
 }
@@ -90,7 +90,7 @@ def report(error: ApiError, place_of: Callable[[Mistake], str] = lambda _: "") -
     if isinstance(error, TryLater) and error.retry_after is not None:
         complain(f"Try again in {error.retry_after:g} s.", lead="")
     if isinstance(error, Unauthorized):
-        complain("The token comes from PENSTOCK_TOKEN, or from the file `token` in the data directory.", lead="")
+        complain("It was that of --token, else of PENSTOCK_TOKEN, else of the data directory.", lead="")
     return exit_code_of(error)
 
 

@@ -43,7 +43,7 @@ def up(
     except OSError as error:
         if error.errno not in _ADDRESS_ERRORS:
             raise
-        raise Refused(f"Nothing can listen at {host}:{port}: {_ADDRESS_ERRORS[error.errno]}.") from error
+        raise Refused(f"Nothing can listen at {host}:{port}: {_ADDRESS_ERRORS[error.errno]}.", Exit.REFUSED) from error
 
 
 _ADDRESS_ERRORS = {

@@ -13,6 +13,7 @@ from penstock.cli.exits import Exit, Refused
 from penstock.cli.output import ago, details, err, expected, print_json, say, span, table, when
 from penstock.cli.payloads import read_lines, read_payload
 from penstock.client import ApiError, Task
+from penstock.client.call import MADE_HERE
 from penstock.client.client import PipelineHandle
 
 Payload = Annotated[str | None, typer.Argument(help="JSON, @FILE, or - for stdin.")]
@@ -179,7 +180,7 @@ def _show_task(found: Task, *, as_json: bool) -> None:
             "function": found.function and f"{found.function}, version {found.version}" * bool(found.version),
             "attempts": found.attempts,
             "interruptions": found.interruptions or None,
-            "key": found.key,
+            "key": None if found.key is None or found.key.startswith(MADE_HERE) else found.key,
             "created": found.created,
             "due": found.due if not found.ended else None,
             "started": found.started,

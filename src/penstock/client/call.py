@@ -131,6 +131,10 @@ def unreachable(url: str, call: Call[Any], failure: Unsent | Broken) -> ServerUn
     return ServerUnreachable(f"{url} did not answer: {failure}. {meaning}", code="unreachable")
 
 
+MADE_HERE = "auto-"
+"""What the keys begin with that a client makes, and nobody chose."""
+
+
 class Keys:
     """Make the idempotency keys of one client, so that a send can be repeated when its answer was lost.
 
@@ -146,4 +150,4 @@ class Keys:
         """Return a key that no other send has."""
         if self._pid != os.getpid():
             self._pid, self._stem = os.getpid(), secrets.token_hex(8)
-        return f"{self._stem}-{next(self._numbers):x}"
+        return f"{MADE_HERE}{self._stem}-{next(self._numbers):x}"

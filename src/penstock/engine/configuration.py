@@ -17,6 +17,7 @@ from penstock.domain.mistakes import nearest
 from penstock.domain.plan import Plan, Step, plan_in_steps, plan_removal_in_steps
 from penstock.domain.settings import Configuration, Kind, merge, redact, validate_in_steps, validate_one_in_steps
 from penstock.domain.task import State
+from penstock.engine.archive import Archive
 from penstock.engine.bell import Bell
 from penstock.engine.feasible import Feasible
 from penstock.engine.objects import SettingsByKey, SettingsByName
@@ -24,7 +25,7 @@ from penstock.engine.versions import Flip, Versions, settings_beside_versions, s
 from penstock.store.protocol import Change, StoredObject, Write
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Mapping, Sequence
+    from collections.abc import Collection, Coroutine, Generator, Mapping, Sequence
     from typing import TypeVar
 
     from penstock.compute.protocol import Environment
@@ -51,6 +52,9 @@ class Bundles(Protocol):
 
     async def add(self, body: bytes) -> str:
         """Keep a zip of code; return its digest. Raises `BadRequest` or `TooLarge` if it is none to keep."""
+
+    async def sweep(self, used: Collection[str]) -> int:
+        """Delete what is not among these digests, and was not added just now; return how many went."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class Configurer:
         self._current = SettingsByKey(reconciler.objects)
         self._feasible = Feasible(plant, self._known)
         self._lock = asyncio.Lock()
+        self.archive = Archive(plant, bundles, self._lock)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of deploys, by function
         self._jobs: set[asyncio.Task[None]] = set()
         self._left = reconciler.left
@@ -107,7 +112,10 @@ class Configurer:
             wanted = await _in_slices(validate_in_steps(document, self._known))
             plan = await _in_slices(plan_in_steps(self._current, wanted, prune))
             await _in_slices(self._feasible.check(plan))
-            return Applied(plan, [] if dry_run else await self._carry_out(plan, tasks))
+            if dry_run:
+                self._feasible.busy(plan, refuse=tasks == "refuse", drain=tasks == "drain")
+                return Applied(plan, [])
+            return Applied(plan, await self._carry_out(plan, tasks))
 
     async def put(self, kind: Kind, name: str, settings: object) -> StoredObject:
         """Make or replace one object."""

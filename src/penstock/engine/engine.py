@@ -85,7 +85,7 @@ class Engine:
         self.orders = Orders(plant)
         self.outlook = Outlook(plant)
         self.prewarmer = Prewarmer(plant)
-        self.pruner = Pruner(plant, keep_results)
+        self.pruner = Pruner(plant, keep_results, self.configurer.archive)
         self.pump = Pump(plant)
         self.recorder = Recorder(plant)
         self.reserver = Reserver(plant)

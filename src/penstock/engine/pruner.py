@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from penstock.domain.errors import PenstockError
 
 if TYPE_CHECKING:
+    from penstock.engine.archive import Archive
     from penstock.engine.model import Plant
 
 EVERY: Final = 60.0
@@ -18,7 +19,7 @@ PAUSE: Final = 0.1
 """Seconds between two batches, so that pruning never holds up the work."""
 
 TIDY_EVERY: Final = 3600.0
-"""Seconds between two looks at which environments are in use."""
+"""Seconds between two looks at which versions, bundles and environments are in use."""
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,9 @@ log = logging.getLogger(__name__)
 class Pruner:
     """Delete results and history that are older than `keep` seconds."""
 
-    def __init__(self, plant: Plant, keep: float) -> None:
+    def __init__(self, plant: Plant, keep: float, archive: Archive) -> None:
         self._plant = plant
+        self._archive = archive
         self._keep = keep
         self._job: asyncio.Task[None] | None = None
 
@@ -46,8 +48,12 @@ class Pruner:
         return await self._plant.store.prune(self._plant.project_id, wall - self._keep, wall, BATCH)
 
     async def tidy(self) -> None:
-        """Let compute delete what it keeps for code that is neither live, pinned nor running."""
+        """Let old code go, and what compute keeps for code that is neither live, pinned nor running."""
         plant = self._plant
+        try:
+            await self._archive.tidy()
+        except (PenstockError, OSError) as error:
+            log.warning("Old versions and bundles could not be pruned, and will be later: %s", error)
         wanted = {fleet.blueprint.bundle for fleet in plant.fleets.values() if fleet.blueprint is not None}
         running = {member.blueprint.bundle for member in plant.members.values()}
         try:

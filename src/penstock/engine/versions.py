@@ -67,7 +67,7 @@ class Versions:
         try:
             return await self._plant.compute.furnish(bundle)
         except InstallFailed as error:
-            raise _not_installed(function, error) from error
+            raise self._not_installed(function, error) from error
 
     async def find(self, function: str, number: int | None) -> Flip:
         """Return an earlier version: that of a number, or else the one that the live one took over from.
@@ -113,15 +113,21 @@ class Versions:
         try:
             await self._plant.compute.prepare(blueprint, PREPARE_TIMEOUT)
         except InstallFailed as error:
-            raise _not_installed(version.function, error) from error
+            raise self._not_installed(version.function, error) from error
         except ImportFailed as error:
             self._reconciler.retire(blueprint, {})
             censor = censor_of(secrets_of(version.settings.get("env", {})))
-            message, traceback = f"{failure}: {error.message}", error.traceback
+            stays = self._what_stays(version.function)
+            message, traceback = f"{failure}: {error.message}{stays}", error.traceback
             if censor is not None:
                 message, traceback = censor.text(message), censor.text(traceback)
             raise DeployFailed(message, traceback) from None
 
+    def _not_installed(self, function: str, error: InstallFailed) -> DeployFailed:
+        words = f"The packages of '{function}' cannot be installed: {error.message}{self._what_stays(function)}"
+        return DeployFailed(words, error.traceback)
 
-def _not_installed(function: str, error: InstallFailed) -> DeployFailed:
-    return DeployFailed(f"The packages of '{function}' cannot be installed: {error.message}", error.traceback)
+    def _what_stays(self, function: str) -> str:
+        """Say which version goes on, whatever was refused."""
+        found = self._plant.functions.get(function)
+        return "" if found is None or found.live is None else f" Version {found.live.number} stays live."

@@ -40,7 +40,8 @@ READS: Final = frozenset(
 )
 WRITES: Final = frozenset(
     {"project", "enqueue", "debounce", "record", "note_starts", "recover", "promote", "redrive", "discard", "apply",
-     "add_version", "rotate", "write_output", "save_note", "prune", "start_map", "add_twin", "cancel_map", "finish_map"}
+     "add_version", "drop_versions", "rotate", "write_output", "save_note", "prune", "start_map", "add_twin", "cancel_map",
+     "finish_map"}
 )  # fmt: skip
 REFUSED_WHEN_FULL: Final = frozenset({"enqueue", "debounce", "apply", "add_version", "start_map", "add_twin"})
 

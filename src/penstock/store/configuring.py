@@ -82,6 +82,12 @@ def _add_version(session: Session, project: int, arguments: list[NewVersion]) ->
     return [Version(new.function, number, new.bundle, dict(new.settings), new.at, live=False)]
 
 
+def _drop_versions(session: Session, project: int, arguments: list[tuple[str, Sequence[int]]]) -> list[None]:
+    ((function, numbers),) = arguments
+    session.run("drop_versions", project, function, _encode(numbers).decode())
+    return [None]
+
+
 def _make_live(session: Session, project: int, function: str, number: int) -> dict[str, int] | None:
     """Make a version live; return what was live before, as the change log has it."""
     before = session.value("live_version", project, function)
@@ -124,6 +130,7 @@ def _reseal(session: Session, project: int, arguments: list[None]) -> list[int]:
 
 PROJECT: Final = Verb(_project, sends=True)
 APPLY: Final = Verb(_apply, sends=True)
+DROP_VERSIONS: Final = Verb(_drop_versions)
 ADD_VERSION: Final = Verb(_add_version, sends=True)
 WRITE_OUTPUT: Final = Verb(_write_output, joined=True, free=True, sends=True)
 SAVE_NOTE: Final = Verb(_save_note)

@@ -334,6 +334,9 @@ class Store(Protocol):
     ) -> Version:
         """Write the next version of a function, not live yet. Numbers are 1, 2, 3…"""
 
+    async def drop_versions(self, project: int, function: str, numbers: Sequence[int]) -> None:
+        """Forget versions of a function; the live one stays."""
+
     async def versions(self, project: int, function: str | None = None) -> list[Version]:
         """Return the versions of a function (or of all), oldest first."""
 

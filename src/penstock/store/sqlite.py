@@ -359,6 +359,10 @@ class SqliteStore(MapVerbs):
         version: Version = await self._write.do(c.ADD_VERSION, project, c.NewVersion(function, bundle, settings, at))
         return version
 
+    async def drop_versions(self, project: int, function: str, numbers: Sequence[int]) -> None:
+        """Forget versions of a function; the live one stays."""
+        await self._write.do(c.DROP_VERSIONS, project, (function, numbers))
+
     async def versions(self, project: int, function: str | None = None) -> list[Version]:
         """Return the versions of a function (or of all), oldest first."""
         return await self._read.read(

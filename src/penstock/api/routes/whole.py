@@ -138,6 +138,11 @@ async def list_logs(
             lines = await read(place, PAGE)
         return lines
 
+    if not await read(0, 1):  # what is gone may have written something, but what never was is a mistake
+        if pipeline is not None:
+            engine.intake.pipe(pipeline)
+        if function is not None:
+            engine.configurer.lookup("function", function)
     if follows:
         return follow(lobby, max(after, last_event_id), look)
     found = await read(after, limit)

@@ -34,6 +34,10 @@ DELETE FROM objects WHERE project = ?1 AND kind = ?2 AND name = ?3;
 -- name: remove_versions
 DELETE FROM versions WHERE project = ?1 AND function = ?2;
 
+-- name: drop_versions
+DELETE FROM versions
+WHERE project = ?1 AND function = ?2 AND live = 0 AND number IN (SELECT value FROM json_each(?3));
+
 -- name: last_change
 SELECT coalesce(max(sequence), 0) FROM changes WHERE project = ?1;
 
