@@ -6,7 +6,7 @@ A server's life is a process: what it does belongs to its `Life` and ends with i
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -19,7 +19,7 @@ from penstock.engine.engine import Engine
 from penstock.engine.intake import Item, Sent
 from penstock.sim.compute import Machine, SimCompute
 from penstock.sim.diary import Called, Diary, Sending
-from penstock.sim.disk import SimStore
+from penstock.sim.disk import SimBundles, SimStore
 from penstock.sim.laws import Window, after_crash, amend
 from penstock.sim.ledger import Ledger
 from penstock.sim.loop import Life, VirtualLoop, virtual_loop
@@ -122,7 +122,7 @@ class World:
         engine = Engine(
             cast("Store", store),
             compute,
-            _Bundles(),
+            SimBundles(),
             clock=self._loop.time,
             wall=self.wall,
             boot="one",
@@ -491,13 +491,3 @@ class World:
                 found.append(f"admission has {given} slots of {fleet.name}, its instances {free}")
             if fleet.present > least or len(fleet.members) > 2 * least:  # some may be about to be replaced
                 found.append(f"{len(fleet.members)} instances of {fleet.name} are left, {least} are wanted")
-
-
-class _Bundles:
-    """Take the body for the digest: the script knows bundles by such names."""
-
-    async def add(self, body: bytes) -> str:
-        return body.decode()
-
-    async def sweep(self, used: Collection[str]) -> int:  # noqa: ARG002 - nothing is kept
-        return 0
