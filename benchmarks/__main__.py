@@ -35,6 +35,7 @@ PROGRAMS = (
     "update",
     "store",
     "instances",
+    "realwork",
     "waiting",
     "timeouts",
     "memory",

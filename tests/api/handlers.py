@@ -52,6 +52,11 @@ def sleeps_once(event: Any, context: Any) -> Any:
     return "first"
 
 
+def works(event: Any, context: Any) -> dict[str, float]:
+    """Work for some milliseconds of CPU; return a checksum, and the moment of the end."""
+    return {"sum": float(sum(range(event["steps"]))), "ended": time.monotonic()}
+
+
 def waits(event: Any, context: Any) -> bool:
     """Wait until there is a file of that name."""
     while not os.path.exists(event):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.realwork import mapped
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.api.serving import Server
@@ -123,6 +124,16 @@ def test_lines_are_cut_wherever_a_stream_is(told: list[bytes], cuts: list[int]) 
 
 
 # a real server --------------------------------------------------------------------------------------------------------
+def test_progress_is_never_ahead_of_the_truth(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data")
+    server.deploy("works", max_instances=2)
+    with Client(server.running.url, server.running.token) as client:
+        _, sums, _, watch = mapped(client, "works", 20_000, 300)
+    server.close()
+    assert sums == {sum(range(20_000))}
+    assert watch.received == watch.told[-1][1] == 300
+
+
 def test_the_async_mirror_and_a_server_that_goes_and_comes_back(tmp_path: Path) -> None:
     first = Server(tmp_path / "data")
     first.deploy("waits", max_instances=2)
