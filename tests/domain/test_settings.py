@@ -214,11 +214,19 @@ def test_a_function_in_full() -> None:
 
 
 def test_a_sandbox_in_full() -> None:
-    written = {"handler": "a:b", "sandbox": "standard", "network": False, "writable": "/srv//reports/"}
+    written = {
+        "handler": "a:b",
+        "sandbox": "standard",
+        "network": False,
+        "writable": "/srv//reports/",
+        "tmpdir": "1GB",
+        "max_processes": 9,
+    }
     stored = validate_one("function", "f", written, {})
     assert stored == written | {"writable": ["/srv/reports"]}
     spec = function_spec("f", stored)
     assert (spec.sandbox, spec.network, spec.writable) == ("standard", False, ("/srv/reports",))
+    assert (spec.tmpdir, spec.max_processes) == (10**9, 9)
 
 
 @pytest.mark.parametrize(

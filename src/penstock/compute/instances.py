@@ -19,6 +19,7 @@ from penstock.runtime.wire_web import encode_visit
 
 _ENDINGS = (*Ending, Ending.OK)  # by number; the last is that of a batch, whose parts have their own
 _TAIL = 16 * 1024
+_LAST_MOMENTS = 1.0  # seconds between the end of a stream and that of its process
 
 
 class LocalInstance:
@@ -137,7 +138,7 @@ class LocalInstance:
         self._connection.close()
         detail = exit.detail or self.trouble
         if home is not None and (exit.code != 0 or self._running):
-            detail = self._tell_last_output(home) or detail
+            detail = f"{detail}\n{self._tell_last_output(home)}".strip()
         self._running.clear()
         self._visits.clear()
         killed = self.killed and exit.code is None
@@ -263,8 +264,16 @@ class LocalInstance:
         if trouble:
             self.trouble = f"The instance was ended because it broke the protocol: {trouble}."
             self._ask_to_kill(self)
+        elif not self.gone:
+            self._loop.call_later(_LAST_MOMENTS, self._end_without_line)
         if self._then is not None:
             self._then()
+
+    def _end_without_line(self) -> None:
+        """End a process that has closed its stream and goes on: nobody will ever hear of what it does."""
+        if not self.gone:
+            self.trouble = "The instance was ended because it had closed its line to the server."
+            self._ask_to_kill(self)
 
     def when_lost(self, then: Callable[[], None]) -> None:
         """Call back when the stream has ended; soon if it has already."""

@@ -24,10 +24,10 @@ class Blueprint:
 
     `handler` is "module:callable" inside the bundle, `slots` how many tasks it serves at once (at least 1; async handlers
     share one loop, sync ones a pool of that many threads), `timeout` the limit of one task in seconds (for the handler's
-    context only: the engine keeps the clock), `memory` the limit of an instance in bytes (None: none). `sandbox` is the
-    level that is wanted, `writable` are the folders outside of its own that it may change, and without `network` it opens
-    no network sockets. `web` ("asgi", "wsgi") is what kind of web app the handler is, "" that it is found out from what it
-    takes.
+    context only: the engine keeps the clock), `memory` the limit of an instance in bytes (None: none). `tmpdir` is how many
+    bytes it may keep in its own folder, `max_processes` how many it may have below it. `sandbox` is the level that is wanted,
+    `writable` are the folders outside of its own that it may change, and without `network` it opens no network sockets.
+    `web` ("asgi", "wsgi") is what kind of web app the handler is, "" that it is found out from what it takes.
     """
 
     project: str
@@ -39,6 +39,8 @@ class Blueprint:
     reuse: bool = True
     timeout: float = 30.0
     memory: int | None = None
+    tmpdir: int = 2 * 10**9
+    max_processes: int = 1000
     sandbox: Level = "standard"
     writable: tuple[str, ...] = ()
     network: bool = True

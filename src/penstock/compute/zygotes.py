@@ -118,6 +118,8 @@ class Zygote:
             memory=made_from.memory,
             enforcement=enforcement.level,
             groups=enforcement.groups,
+            room=made_from.tmpdir,
+            processes=made_from.max_processes,
             sandbox=around,
             web=made_from.web,
         )

@@ -25,6 +25,8 @@ Sandbox = Literal["strict", "standard", "off"]
 TIMEOUT: Final = 30.0
 IDLE_TIMEOUT: Final = 60.0
 MAX_INSTANCES: Final = 1000
+TMPDIR: Final = 2 * 10**9
+MAX_PROCESSES: Final = 1000
 SANDBOX: Final = "standard"
 ATTEMPTS: Final = 3
 BACKOFF: Final = (1.0, 300.0)
@@ -93,7 +95,8 @@ class SourceSpec:
 class FunctionSpec:
     """Describe a function's instances. Durations are in seconds, `memory` in bytes; None means without limit.
 
-    `sandbox` is the level that is wanted, `writable` are folders that instances may change besides their own.
+    `tmpdir` is in bytes. `sandbox` is the level that is wanted, `writable` are folders that instances may change besides
+    their own.
 
     `env` holds secrets in clear. `rates` and `concurrency` are ceilings over all that the function runs, whichever
     pipeline it comes through; `reserved_concurrency` are units of the project's ceilings that are its own. `ramp` is how fast
@@ -119,6 +122,8 @@ class FunctionSpec:
     source: SourceSpec | None = None
     reserved_concurrency: int = 0
     aliases: Mapping[str, int] = field(default_factory=dict, hash=False)
+    tmpdir: int = TMPDIR
+    max_processes: int = MAX_PROCESSES
     sandbox: Sandbox = SANDBOX
     writable: tuple[str, ...] = ()
     network: bool = True
@@ -192,6 +197,8 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         max_parallel_requests=get("max_parallel_requests", 0),
         reuse=get("reuse", True),
         memory=None if memory is None else parse_size(memory),
+        tmpdir=parse_size(get("tmpdir", TMPDIR)),
+        max_processes=get("max_processes", MAX_PROCESSES),
         sandbox=get("sandbox", SANDBOX),
         writable=_names(get("writable")),
         network=get("network", get("sandbox") != "strict"),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from penstock.domain import checks
 from penstock.domain.mistakes import problem
-from penstock.domain.specs import MAX_INSTANCES
+from penstock.domain.specs import MAX_INSTANCES, MAX_PROCESSES
 from penstock.domain.units import UNLIMITED_HINT, format_duration, parse_duration, parse_rate
 
 _MILLISECOND: Final = 0.001
@@ -153,6 +153,8 @@ class FunctionSettings(Written):
     max_parallel_requests: Annotated[int, BeforeValidator(checks.whole(0, 1000))] = 0
     reuse: bool = True
     memory: Annotated[str, BeforeValidator(checks.size(16 * 10**6, 2**44))] | None = None
+    tmpdir: Annotated[str, BeforeValidator(checks.size(10**6, 2**44))] = "2GB"
+    max_processes: Annotated[int, BeforeValidator(checks.whole(1, 100_000))] = MAX_PROCESSES
     sandbox: Literal["strict", "standard", "off"] = "standard"
     network: bool | None = None
     writable: Folders = Field(default_factory=list)

@@ -300,6 +300,8 @@ class Reconciler:
             reuse=spec.reuse,
             timeout=spec.timeout,
             memory=spec.memory,
+            tmpdir=spec.tmpdir,
+            max_processes=spec.max_processes,
             sandbox=spec.sandbox,
             writable=spec.writable,
             network=spec.network,

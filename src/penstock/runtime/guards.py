@@ -24,6 +24,10 @@ class Guard:
     def look(self, now: float) -> None:
         """Look at the instances for which it is time, and kill those that use more than they may."""
 
+    def why(self, number: int) -> str:  # noqa: ARG002 - for those that have other reasons than memory
+        """Return in a sentence why an instance was killed, "" if it was not, or if `ended` says it."""
+        return ""
+
     def ended(self, number: int, pid: int) -> "int | None":  # noqa: ARG002 - for those that watch
         """Forget an instance; return how many bytes it used if it was ended for that, None if it was not."""
         return None

@@ -9,15 +9,12 @@ bounds of `SOONEST` and `LATEST`. Looking at those that are calm (below half of 
 2 % of a core for a whole zygote, so with very many of them each is looked at less often.
 """
 
-import contextlib
-import os
-import signal
 import time
 from collections.abc import Callable
 
 from penstock.runtime.guards import Guard
 from penstock.runtime.kernel import kill_session
-from penstock.runtime.procfs import SHARE, Below, read_kin, read_pss, read_rss
+from penstock.runtime.procfs import SHARE, Below, kill_kin, read_pss, read_rss
 
 FASTEST = 2 << 30
 """Bytes by which a process is taken to grow in a second at most: about what one core writes to fresh memory."""
@@ -120,8 +117,4 @@ class Polling(Guard):
     def _kill(self, watched: _Watched) -> None:
         """Kill an instance and what it started, those included that left its group."""
         kill_session(watched.pid)
-        for pid, born in self._below.of(watched.pid).items():
-            kin = read_kin(pid)
-            if kin is not None and kin[2] == born:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        kill_kin(self._below.of(watched.pid))

@@ -1,6 +1,8 @@
 """What /proc says of the memory of processes, and which of them an instance has started."""
 
+import contextlib
 import os
+import signal
 import time
 from collections.abc import Collection
 
@@ -31,6 +33,35 @@ def read_kin(pid: int) -> "tuple[int, int, int] | None":
     return (int(fields[1]), int(fields[3]), int(fields[19])) if fields else None
 
 
+def last_id() -> int:
+    """Return the process id that the kernel gave out last."""
+    return int(_read("/proc/loadavg", 128).rpartition(b" ")[2] or 0)
+
+
+def children() -> "list[int]":
+    """Return the processes whose parent is this one."""
+    me = os.getpid()
+    listed = _read(f"/proc/self/task/{me}/children", 1 << 20)
+    return [int(pid) for pid in listed.split()]
+
+
+def kill_kin(found: "dict[int, int]") -> None:
+    """Kill processes, given with their births, that are still the same ones."""
+    for pid, born in found.items():
+        kin = read_kin(pid)
+        if kin is not None and kin[2] == born:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def reads_as_of(pid: int, name: str) -> "bytes | None":
+    """Return the value of an environment variable that a process was started with; None if it has none such."""
+    for line in _read(f"/proc/{pid}/environ", 1 << 20).split(b"\0"):
+        if line.startswith(name.encode() + b"="):
+            return line.partition(b"=")[2]
+    return None
+
+
 def _read(path: str, most: int) -> bytes:
     """Return the beginning of a file; nothing if its process is gone."""
     try:
@@ -56,7 +87,7 @@ class Below:
         self._known: set[int] = set()
         self._owner: dict[int, int] = {}
         self._of: dict[int, dict[int, int]] = {}
-        self._last_id = b""
+        self._last_id = 0
         self._rests_until = 0.0
 
     def of(self, instance: int) -> "dict[int, int]":
@@ -67,10 +98,10 @@ class Below:
         """Find what instances, given by their process ids, have started since the last time."""
         if now < self._rests_until:
             return
-        last_id = _read("/proc/loadavg", 128).rpartition(b" ")[2]
-        if last_id == self._last_id:
+        last = last_id()
+        if last == self._last_id:
             return
-        self._last_id = last_id
+        self._last_id = last
         began = time.thread_time()
         there = {int(name) for name in os.listdir("/proc") if name.isdecimal()}
         self._known &= there

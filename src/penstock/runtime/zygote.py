@@ -5,6 +5,7 @@ leaves more behind is imported anew in each instance instead. An instance is kil
 it is not reaped, so that its process id cannot have become another's.
 """
 
+import contextlib
 import faulthandler
 import gc
 import json
@@ -18,7 +19,8 @@ from collections.abc import Callable
 from math import ceil
 from typing import Any, NoReturn
 
-from penstock.runtime import control, instance, kernel, lambdas, sandbox
+from penstock.runtime import control, instance, kernel, lambdas, procfs, sandbox
+from penstock.runtime.bounds import Bounds
 from penstock.runtime.cgroups import Version1, Version2
 from penstock.runtime.guards import Guard
 from penstock.runtime.handlers import BadHandler, fork_hazards, load
@@ -44,6 +46,7 @@ def live(settings: Settings) -> NoReturn:
         parent = sandbox.enter(sandbox.Sandbox(**settings.sandbox), settings.parent)
         settings = settings._replace(parent=parent)
         kernel.die_with(parent)
+    kernel.adopt_orphans()
     kernel.print_c_output_by_line()
     faulthandler.enable(2, all_threads=False)
     os.set_inheritable(settings.control, False)
@@ -110,6 +113,8 @@ class Zygote:
         self._pid = os.getpid()
         self._numbers: dict[int, int] = {}
         self._pids: dict[int, int] = {}
+        self._hunts = False
+        self._helpers = set(procfs.children())  # what the import started
         self._guard = _choose_guard(settings)
         self._exits: list[tuple[int, int, int | None, int | None, str, int | None]] = []
         self._wake, self._waker = os.pipe()
@@ -135,6 +140,8 @@ class Zygote:
                 break
         for pid in self._numbers:
             kernel.kill_session(pid)
+        self._numbers.clear()
+        self._end_orphans()
 
     def _obey(self) -> bool:
         """Act on one message; return False if compute is gone."""
@@ -193,12 +200,36 @@ class Zygote:
             _, status = os.waitpid(pid, 0)
             number = self._numbers.pop(pid, None)
             if number is not None:
+                self._hunts = True
                 del self._pids[number]
                 code = os.waitstatus_to_exitcode(status)
+                why = self._guard.why(number)
                 used = self._guard.ended(number, pid)
                 overran = used if code == -signal.SIGKILL else None
-                self._exits.append((number, pid, code if code >= 0 else None, -code if code < 0 else None, "", overran))
+                self._exits.append(
+                    (number, pid, code if code >= 0 else None, -code if code < 0 else None, why, overran)
+                )
+        if self._hunts:
+            self._hunts = self._end_orphans()
         self._report()
+
+    def _end_orphans(self) -> bool:
+        """Kill what instances that are gone have left: it left their session, lost its parent, and so became a child here.
+
+        Of an instance that lives, only what carries no sign of it is taken for a stranger's. Returns whether there was
+        anything: when it has ended, what it had started becomes a child here.
+        """
+        found = False
+        for pid in procfs.children():
+            kin = None if pid in self._numbers or pid in self._helpers else procfs.read_kin(pid)
+            if kin is None or kin[1] in self._numbers:
+                continue
+            number = procfs.reads_as_of(pid, "PENSTOCK_INSTANCE")
+            if number is None or not number.isdigit() or int(number) not in self._pids:
+                found = True
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        return found
 
     def _report(self) -> None:
         while self._exits:
@@ -207,6 +238,10 @@ class Zygote:
 
 
 def _choose_guard(settings: Settings) -> Guard:
+    return Bounds(_choose_memory_guard(settings), settings.instances, settings.room, settings.processes)
+
+
+def _choose_memory_guard(settings: Settings) -> Guard:
     if settings.memory is None:
         return Guard()
     if settings.enforcement == "cgroup v2":
