@@ -383,6 +383,17 @@ def test_every_way_in_which_an_import_fails(tmp_path: Path, code: str, says: str
     with_code(tmp_path, code, body)
 
 
+def test_a_module_with_the_name_of_one_of_python_is_told(tmp_path: Path) -> None:
+    async def body(compute: Compute, heard: Heard) -> None:
+        made_from = blueprint("x")
+        object.__setattr__(made_from, "handler", "site:x")
+        (tmp_path / "bundle" / "site.py").write_text("x = lambda event, context: event")
+        with pytest.raises(ImportFailed, match="Python has a module 'site' of its own"):
+            await compute.prepare(made_from, 30.0)
+
+    with_code(tmp_path, "", body)
+
+
 def test_a_handler_must_be_written_as_module_and_callable(tmp_path: Path) -> None:
     async def body(compute: Compute, heard: Heard) -> None:
         made_from = blueprint("x")

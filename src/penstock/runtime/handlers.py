@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -22,6 +23,7 @@ def load(name: str, web: str = "") -> Callable[..., Any]:
     if not colon or not module_name or not path:
         raise BadHandler(f"the handler '{name}' must be written as module:callable, as in tasks:handler")
     module = importlib.import_module(module_name)
+    _check_whose(module, module_name)
     found: Any = module
     for part in path.split("."):
         if not hasattr(found, part):
@@ -34,6 +36,14 @@ def load(name: str, web: str = "") -> Callable[..., Any]:
     if interface_of(found, web) in {"", "apigateway"}:
         _check_parameters(name, found)
     return found  # type: ignore[no-any-return]
+
+
+def _check_whose(module: Any, name: str) -> None:
+    """Raises `BadHandler` for a module that stands beside one of Python's own of the same name, which was imported first."""
+    top, here = name.partition(".")[0], os.getcwd() + os.sep
+    found = getattr(module, "__file__", None) or ""
+    if top in sys.stdlib_module_names and not found.startswith(here) and {top, f"{top}.py"} & set(os.listdir(here)):
+        raise BadHandler(f"Python has a module '{top}' of its own, and imports that one. Rename yours.")
 
 
 def interface_of(handler: Callable[..., Any], stated: str = "") -> str:
