@@ -34,7 +34,8 @@ def test_the_schema_tells_of_all_routes(schema: dict[str, Any]) -> None:
         "GET /v1/functions", "PUT /v1/functions/{name}", "PUT /v1/functions/{name}/code", "POST /v1/functions/{name}/invoke",
         "POST /v1/pipelines/{name}/tasks", "POST /v1/pipelines/{name}/invoke", "GET /v1/tasks/{task}",
         "DELETE /v1/tasks/{task}", "GET /v1/tasks/{task}/why", "POST /v1/pipelines/{name}/dead/redrive", "GET /v1/logs",
-        "PUT /v1/limits/{name}", "POST /v1/apply", "GET /v1/changes", "GET /v1/status", "GET /healthz", "GET /readyz",
+        "PUT /v1/limits/{name}", "PUT /v1/pools/{name}",
+        "POST /v1/apply", "GET /v1/changes", "GET /v1/status", "GET /healthz", "GET /readyz",
     } <= routes  # fmt: skip
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():

@@ -235,8 +235,15 @@ class TestListing:
         "updated": T0,
     }
 
+    POOL: ClassVar[dict[str, Any]] = {
+        "name": "long", "settings": {"max_instances": 20}, "created": T0, "updated": T0, "instances": 3,
+        "functions": {"call_api": 3}, "waiting": 1, "memory": 120_000_000,
+    }  # fmt: skip
+
     def answer(self, asked: Asked) -> Answer:
         listings: dict[str, Any] = {
+            "/v1/pools": {"pools": [self.POOL], "next": None},
+            "/v1/pools/long": self.POOL,
             "/v1/functions": {"functions": [self.FUNCTION], "next": None},
             "/v1/pipelines": {"pipelines": [self.PIPELINE], "next": None},
             "/v1/limits": {"limits": [self.LIMIT], "next": None},
@@ -265,9 +272,10 @@ class TestListing:
             "its rate of 2/s",
             "ago at the earliest",
             "100/s",
+            "call_api 3",
         ):
             assert said in result.stdout
-        assert set(json.loads(run("ls", "--json").stdout)) == {"functions", "pipelines", "limits"}
+        assert set(json.loads(run("ls", "--json").stdout)) == {"functions", "pipelines", "limits", "pools"}
 
     def test_one_kind(self, run: Run, server: ScriptedServer) -> None:
         server.otherwise = self.answer
@@ -291,9 +299,12 @@ class TestListing:
         assert "version 2 of 2" in shown
         assert "800 s of requests in 50 s of instances: 16 for each" in shown
         assert json.loads(run("show", "customer-a", "--json").stdout)["name"] == "customer-a"
+        shown = run("show", "pool/long").stdout
+        assert "3 of call_api" in shown
+        assert "120 MB" in shown
         nothing = run("show", "nothing")
         assert nothing.exit_code == 3
-        assert "There is no pipeline, function or limit 'nothing'." in nothing.stderr
+        assert "There is no pipeline, function, limit or pool 'nothing'." in nothing.stderr
         assert "There is no route" not in run("show", "bogus/nothing").stderr
 
     def test_rm_asks_which(self, run: Run, server: ScriptedServer) -> None:

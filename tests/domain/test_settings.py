@@ -11,11 +11,13 @@ from tests.domain import written
 
 from penstock.domain.errors import InvalidSettings
 from penstock.domain.settings import (
+    SECTIONS,
     Configuration,
     FunctionSpec,
     Kind,
     LimitSpec,
     PipelineSpec,
+    PoolSpec,
     RateSpec,
     Settings,
     function_spec,
@@ -23,6 +25,7 @@ from penstock.domain.settings import (
     limit_spec,
     merge,
     pipeline_spec,
+    pool_spec,
     redact,
     validate,
     validate_in_steps,
@@ -49,11 +52,11 @@ EXAMPLE: dict[str, dict[str, Any]] = {
 
 
 def known(configuration: Configuration) -> Known:
-    return {"limit": configuration.limits, "function": configuration.functions, "pipeline": configuration.pipelines}
+    return {kind: getattr(configuration, section) for kind, section in SECTIONS.items()}
 
 
 def sections(configuration: Configuration) -> dict[str, Mapping[str, Settings]]:
-    return {"limits": configuration.limits, "functions": configuration.functions, "pipelines": configuration.pipelines}
+    return {section: getattr(configuration, section) for section in SECTIONS.values()}
 
 
 # what is stored -------------------------------------------------------------------------------------------------------
@@ -136,7 +139,7 @@ def test_defaults_are_not_written_in() -> None:
 
 
 def test_the_shown_configuration_is_stored_as_it_is() -> None:
-    assert sections(validate(EXAMPLE, {})) == EXAMPLE
+    assert sections(validate(EXAMPLE, {})) == {"pools": {}, **EXAMPLE}
 
 
 def test_an_empty_section_is_a_section() -> None:
@@ -245,6 +248,19 @@ def test_a_sandbox_that_cannot_be(settings: dict[str, object], path: str, says: 
     (mistake,) = caught.value.mistakes
     assert mistake.path == path
     assert says in str(mistake)
+
+
+def test_a_pool_in_full() -> None:
+    settings = {"max_instances": 20}
+    stored = validate_one("pool", "long", settings | {"description": "d"}, {})
+    assert pool_spec("long", stored) == PoolSpec("long", 20)
+    assert pool_spec("any", validate_one("pool", "any", {}, {})) == PoolSpec("any")
+
+
+def test_the_default_pool_needs_no_configuration() -> None:
+    validate_one("function", "f", {"handler": "a:b", "pool": "default"}, {})
+    with pytest.raises(InvalidSettings, match="there is no pool 'lnog'"):
+        validate_one("function", "f", {"handler": "a:b", "pool": "lnog"}, {"pool": {"long": {}}})
 
 
 def test_rates_in_full() -> None:

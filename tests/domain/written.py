@@ -51,7 +51,16 @@ def some_of(names: list[str]) -> st.SearchStrategy[list[str]]:
     return st.lists(st.sampled_from(names), unique=True) if names else st.just([])
 
 
-def functions(limits: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+pools = documents(
+    {},
+    {
+        "max_instances": counts,
+        "description": texts,
+    },
+)
+
+
+def functions(limits: list[str], pools: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     optional = {
         "timeout": durations,
         "max_runtime": st.sampled_from(["3h", 86_400, None]),
@@ -69,12 +78,13 @@ def functions(limits: list[str]) -> st.SearchStrategy[dict[str, Any]]:
         "rate": some_rates,
         "concurrency": counts,
         "reserved_concurrency": counts,
+        "pool": st.sampled_from(["default", *pools]),
         "description": texts,
     }
     return documents({"handler": st.sampled_from(["tasks:handler", "a.b.c:run"])}, optional)
 
 
-def pipelines(functions: list[str], limits: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+def pipelines(functions: list[str], limits: list[str], pools: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     optional = {
         "rate": some_rates,
         "concurrency": counts | st.none(),
@@ -93,6 +103,7 @@ def pipelines(functions: list[str], limits: list[str]) -> st.SearchStrategy[dict
         "timeout": durations,
         "weight": st.sampled_from([1, 2.0, 0.5]),
         "version": counts,
+        "pool": st.sampled_from(["default", *pools]),
         "description": texts,
     }
     return documents({"function": st.sampled_from(functions)}, optional)
@@ -102,10 +113,11 @@ def pipelines(functions: list[str], limits: list[str]) -> st.SearchStrategy[dict
 def configurations(draw: st.DrawFn) -> dict[str, Any]:
     """Draw a whole configuration whose references hold."""
     names = st.lists(st.sampled_from(NAMES), unique=True, max_size=3)
-    limits, owners = draw(names), draw(names)
+    limits, shares, owners = draw(names), draw(names), draw(names)
     feeding = draw(names) if owners else []
     return {
         "limits": {name: draw(shared_limits) for name in limits},
-        "functions": {name: draw(functions(limits)) for name in owners},
-        "pipelines": {name: draw(pipelines(owners, limits)) for name in feeding},
+        "pools": {name: draw(pools) for name in shares},
+        "functions": {name: draw(functions(limits, shares)) for name in owners},
+        "pipelines": {name: draw(pipelines(owners, limits, shares)) for name in feeding},
     }

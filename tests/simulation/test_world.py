@@ -12,6 +12,7 @@ import pytest
 from penstock.domain import limits, retry
 from penstock.domain.lending import Lending
 from penstock.domain.limits import Gate
+from penstock.domain.pools import Pool
 from penstock.domain.rates import Rate
 from penstock.domain.task import Outcome
 from penstock.engine.deadlines import Deadlines
@@ -19,6 +20,7 @@ from penstock.engine.expiry import Expiry
 from penstock.engine.intake import Intake
 from penstock.engine.lives import Lives
 from penstock.engine.model import Fleet
+from penstock.engine.pools import Pools
 from penstock.engine.recorder import Recorder
 from penstock.engine.reserver import Reserver
 from penstock.engine.scheduler import Scheduler
@@ -189,6 +191,15 @@ def forget_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operations, "encode_replacements", lambda pairs: encode_replacements([]))
 
 
+def overfill_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pool, "free", lambda self, typical: 100)
+
+
+def never_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pools, "_make_room", lambda self, fleet: False)
+    monkeypatch.setattr(Pools, "gives_way", lambda self, member, now: False)
+
+
 def lend_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Gate, "is_full", False)
 
@@ -222,6 +233,8 @@ def forget_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
         (start_late, "had to be by"),
         (forget_the_last, "its result is not its payload"),
         (wake_while_a_send_is_written, "still has"),
+        (overfill_pools, "instances are in the pool"),
+        (never_give_way, "still has"),
         (lend_to_all, "concurrency of limit"),
         (lend_without_charge, "rate of limit"),
         (forget_what_is_held, "still"),
@@ -231,7 +244,7 @@ def test_a_broken_engine_is_caught(
     damage: Callable[[pytest.MonkeyPatch], None], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(monkeypatch)
-    for seed in range(1, 100):
+    for seed in range(1, 300):
         report: Report = simulate(seed)
         if any(complaint in breach for breach in report.breaches):
             return

@@ -12,7 +12,7 @@ from penstock import __version__
 from penstock.api.exchange import ClientGone
 from penstock.api.lobby import Lobby
 from penstock.api.problems import INTERNAL, MEDIA_TYPE, MethodNotAllowed, Problem, problem_of
-from penstock.api.routes import functions, limits, maps, pipelines, tasks, whole
+from penstock.api.routes import functions, limits, maps, pipelines, pools, tasks, whole
 from penstock.api.schema import describe_hot_routes
 from penstock.domain.errors import BadRequest, PenstockError
 from penstock.engine.engine import Engine
@@ -33,7 +33,7 @@ def make_rest(engine: Engine, lobby: Lobby) -> FastAPI:
         redirect_slashes=False,
     )
     rest.state.engine, rest.state.lobby, rest.state.since = engine, lobby, engine.plant.clock()
-    for room in (functions, pipelines, tasks, maps, limits, whole):
+    for room in (functions, pipelines, tasks, maps, limits, pools, whole):
         _take_summaries(room.router)
         rest.include_router(room.router)
     rest.add_exception_handler(PenstockError, _penstock_error)

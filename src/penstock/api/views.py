@@ -55,6 +55,24 @@ def limit_view(engine: Engine, stored: StoredObject) -> View:
     }
 
 
+def pool_view(engine: Engine, stored: StoredObject) -> View:
+    """Show a pool: its instances by function, the fleets that wait for a place there, and the memory that it uses."""
+    pool = engine.pools.of(stored.name)
+    held: Counter[str] = Counter()
+    for name, count in pool.held.items():
+        held[engine.plant.fleets[name].function] += count
+    return {
+        "name": stored.name,
+        "settings": redact(stored.settings),
+        "created": moment(stored.created),
+        "updated": moment(stored.updated),
+        "instances": pool.present,
+        "functions": dict(held),
+        "waiting": pool.waiting,
+        "memory": pool.used,
+    }
+
+
 def _held_until(engine: Engine, gate: Gate | None) -> str | None:
     held = gate is not None and gate.held_until > engine.plant.clock()
     return moment(_wall(engine, gate.held_until)) if gate is not None and held else None

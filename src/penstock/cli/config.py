@@ -63,7 +63,8 @@ def read_configuration(path: Path) -> Configuration:
         content = {}
     if not isinstance(content, dict):
         raise Refused(
-            f"{path} must name functions, limits and pipelines, and it holds {type(content).__name__}.", Exit.REFUSED
+            f"{path} must name functions, limits, pools and pipelines, and it holds {type(content).__name__}.",
+            Exit.REFUSED,
         )
     return Configuration(str(path), content, lines)
 

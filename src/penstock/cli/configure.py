@@ -157,7 +157,7 @@ def rm(
     tasks: Tasks = Leftover.REFUSE,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove functions, pipelines or shared limits."""
+    """Remove functions, pipelines, shared limits or pools."""
     with connect(ctx) as client:
         found = [only_one(client, name) for name in names]
         if not yes:
@@ -172,6 +172,8 @@ def rm(
                 gone = client.pipeline(name).delete(tasks.value)
             elif kind is Kind.FUNCTION:
                 client.function(name).delete()
+            elif kind is Kind.POOL:
+                client.pool(name).delete()
             else:
                 client.limit(name).delete()
             say(

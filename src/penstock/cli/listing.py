@@ -13,7 +13,7 @@ from penstock.cli.names import find
 from penstock.cli.output import ago, brief, details, expected, print_json, say, table, when
 from penstock.cli.plan import flatten
 from penstock.cli.work import took
-from penstock.client import Function, Limit, Pipeline, Task
+from penstock.client import Function, Limit, Pipeline, Pool, Task
 
 STATES = ("delayed", "queued", "running", "dead", "done")
 
@@ -25,11 +25,16 @@ class What(StrEnum):
     PIPELINES = "pipelines"
     TASKS = "tasks"
     LIMITS = "limits"
+    POOLS = "pools"
+
+
+IF_ANY = (What.LIMITS, What.POOLS)
+"""What is listed with the rest only if there is some."""
 
 
 def ls(
     ctx: typer.Context,
-    what: Annotated[What | None, typer.Argument(help="(default: functions, pipelines and limits)")] = None,
+    what: Annotated[What | None, typer.Argument(help="(default: all but tasks)")] = None,
     pipeline: Annotated[str | None, typer.Option("--pipeline", "-p", help="Only the tasks of this pipeline.")] = None,
     state: Annotated[str | None, typer.Option("--state", "-s", help="Only the tasks in this state.")] = None,
     function: Annotated[
@@ -40,10 +45,10 @@ def ls(
     ] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List functions, pipelines with their counts and what they wait for, tasks, or shared limits."""
+    """List functions, pipelines with their counts and what they wait for, shared limits, pools, or tasks."""
     if what is not What.TASKS and (pipeline or state):
         raise Refused("--pipeline and --state are for tasks: penstock ls tasks …", Exit.USAGE)
-    asked = [what] if what else [What.FUNCTIONS, What.PIPELINES, What.LIMITS]
+    asked = [what] if what else [each for each in What if each is not What.TASKS]
     with connect(ctx) as client:
         found: dict[What, list[Any]] = {}
         for each in asked:
@@ -52,14 +57,14 @@ def ls(
             elif each is What.PIPELINES:
                 found[each] = list(client.pipelines(function))
             else:
-                found[each] = list(client.functions() if each is What.FUNCTIONS else client.limits())
+                found[each] = list(getattr(client, each.value)())
     if as_json:
         print_json(found[what] if what else found)
         return
     for place, (each, items) in enumerate(found.items()):
-        if place and (items or each is not What.LIMITS):
+        if place and (items or each not in IF_ANY):
             say("")
-        if items or what or each is not What.LIMITS:
+        if items or what or each not in IF_ANY:
             _TABLES[each](items, each.value if not what else "")
 
 
@@ -154,20 +159,35 @@ def _limits_table(limits: Iterable[Limit], title: str) -> None:
     table(title, ("limit", "settings", "updated"), rows, "There are no shared limits.")
 
 
+def _pools_table(pools: Iterable[Pool], title: str) -> None:
+    rows = [
+        (
+            each.name,
+            ", ".join(f"{path}: {brief(value)}" for path, value in flatten(each.settings)),
+            each.instances,
+            ", ".join(f"{name} {count}" for name, count in each.functions.items()),
+            each.waiting,
+        )
+        for each in pools
+    ]
+    table(title, ("pool", "settings", "instances", "of", "waiting"), rows, "There are no pools.")
+
+
 _TABLES: dict[What, Any] = {
     What.FUNCTIONS: _functions_table,
     What.PIPELINES: _pipelines_table,
     What.TASKS: tasks_table,
     What.LIMITS: _limits_table,
+    What.POOLS: _pools_table,
 }
 
 
 def show(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A name, or KIND/NAME: pipeline/a, function/f, limit/l.")],
+    name: Annotated[str, typer.Argument(help="A name, or KIND/NAME: pipeline/a, function/f, limit/l, pool/p.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show everything about a function, a pipeline or a shared limit."""
+    """Show everything about a function, a pipeline, a shared limit or a pool."""
     with connect(ctx) as client:
         found = find(client, name)
     if as_json:
@@ -179,7 +199,7 @@ def show(
         details({f"  {name}": value for name, value in (shown | _state_of(each)).items()})
 
 
-def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
+def _state_of(shown: Pipeline | Function | Limit | Pool) -> dict[str, Any]:
     state: dict[str, Any] = {}
     if isinstance(shown, Pipeline):
         state = {each: str(shown.counts.get(each, 0)) for each in STATES} | {
@@ -199,9 +219,12 @@ def _state_of(shown: Pipeline | Function | Limit) -> dict[str, Any]:
             state["web"] = _web(shown)
         if shown.source is not None:
             state["deployed from it"] = shown.source["error"] or ("yes" if shown.source["at"] else "not changed since")
+    elif isinstance(shown, Pool):
+        of = ", ".join(f"{count} of {name}" for name, count in shown.functions.items())
+        state = {"instances": of or "none", "waiting": shown.waiting, "memory": f"{shown.memory / 1e6:,.0f} MB"}
     else:
         state = {"held until": shown.held_until, "waiting": f"{shown.waiting} pipelines"}
-    if not isinstance(shown, Function) and shown.learned is not None:
+    if isinstance(shown, Pipeline | Limit) and shown.learned is not None:
         state["learned"] = _learned(shown.learned)
     return state | {"created": shown.created, "updated": shown.updated}
 

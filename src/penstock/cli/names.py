@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Final
 
 from penstock.cli.exits import Exit, Refused
-from penstock.client import Client, Function, Limit, NotFound, Pipeline
+from penstock.client import Client, Function, Limit, NotFound, Pipeline, Pool
 
 
 class Kind(StrEnum):
@@ -13,17 +13,18 @@ class Kind(StrEnum):
     PIPELINE = "pipeline"
     FUNCTION = "function"
     LIMIT = "limit"
+    POOL = "pool"
 
 
-_ANY: Final = "pipeline, function or limit"
+_ANY: Final = "pipeline, function, limit or pool"
 
 
-def find(client: Client, text: str) -> dict[Kind, Pipeline | Function | Limit]:
+def find(client: Client, text: str) -> dict[Kind, Pipeline | Function | Limit | Pool]:
     """Return everything of a name. Raises NotFound, with the nearest name that any kind has."""
     head, slash, rest = text.partition("/")
     asked = [Kind(head)] if slash and head in set(Kind) else list(Kind)
     name = rest if slash and head in set(Kind) else text
-    found: dict[Kind, Pipeline | Function | Limit] = {}
+    found: dict[Kind, Pipeline | Function | Limit | Pool] = {}
     missing: list[NotFound] = []
     for kind in asked:
         try:

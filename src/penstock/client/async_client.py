@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 from penstock.client import calls
 from penstock.client.async_maps import AsyncMap
 from penstock.client.async_sender import AsyncSender
+from penstock.client.async_shares import AsyncLimitHandle, AsyncPoolHandle
 from penstock.client.bundle import pack
 from penstock.client.call import AGENT, Call, Keys, Page, Persistence
 from penstock.client.calls import Seconds, Settings
@@ -28,6 +29,7 @@ from penstock.client.models import (
     MapCounts,
     Pipeline,
     Plan,
+    Pool,
     Task,
     Version,
     Why,
@@ -94,9 +96,13 @@ class AsyncClient:
         """Return a handle on a pipeline; nothing is asked until it is used."""
         return AsyncPipelineHandle(self, name)
 
-    def limit(self, name: str) -> "AsyncLimitHandle":
+    def limit(self, name: str) -> AsyncLimitHandle:
         """Return a handle on a shared limit; nothing is asked until it is used."""
         return AsyncLimitHandle(self, name)
+
+    def pool(self, name: str) -> AsyncPoolHandle:
+        """Return a handle on a pool; nothing is asked until it is used."""
+        return AsyncPoolHandle(self, name)
 
     def functions(self) -> AsyncIterator[Function]:
         """Yield every function, by name, fetching page by page."""
@@ -116,6 +122,10 @@ class AsyncClient:
         Raises Conflict if its key comes from a variable.
         """
         return await self._run(calls.rotate_key())
+
+    def pools(self) -> AsyncIterator[Pool]:
+        """Yield every pool, by name, fetching page by page."""
+        return self._listing(calls.list_pools)
 
     async def status(self) -> dict[str, Any]:
         """Return how the server is."""
@@ -459,31 +469,3 @@ class AsyncPipelineHandle:
         Returns whether it has gone: one that is drained goes when its tasks are done. Raises Conflict if it has some.
         """
         return await self._client._run(calls.delete_pipeline(self.name, tasks))
-
-
-class AsyncLimitHandle:
-    """Act on one shared limit."""
-
-    def __init__(self, client: AsyncClient, name: str) -> None:
-        self._client = client
-        self.name = name
-
-    async def show(self) -> Limit:
-        """Return the limit as it is. Raises NotFound."""
-        return await self._client._run(calls.show_limit(self.name))
-
-    async def put(self, settings: Settings) -> Limit:
-        """Make the limit, or replace its settings."""
-        return await self._client._run(calls.put_limit(self.name, settings))
-
-    async def patch(self, settings: Settings) -> Limit:
-        """Change some of the settings; None removes one."""
-        return await self._client._run(calls.patch_limit(self.name, settings))
-
-    async def resume(self) -> Limit:
-        """Let tasks pass the limit again that downstream asked to hold."""
-        return await self._client._run(calls.resume_limit(self.name))
-
-    async def delete(self) -> None:
-        """Remove the limit. Raises Conflict if pipelines use it."""
-        await self._client._run(calls.delete_limit(self.name))

@@ -26,6 +26,7 @@ from penstock.client.models import (
     MapCounts,
     Pipeline,
     Plan,
+    Pool,
     Task,
     Version,
     Why,
@@ -64,6 +65,7 @@ def _duration(value: float) -> str:
 _function, _functions = reads(Function), reads_page("functions", Function)
 _pipeline, _pipelines = reads(Pipeline), reads_page("pipelines", Pipeline)
 _limit, _limits = reads(Limit), reads_page("limits", Limit)
+_pool, _pools = reads(Pool), reads_page("pools", Pool)
 _task, _tasks = reads(Task), reads_page("tasks", Task)
 _change, _line = reads(Change), reads(LogLine)
 _changes, _lines = reads_page("changes", Change), reads_page("lines", LogLine)
@@ -301,6 +303,34 @@ def resume_limit(name: str) -> Call[Limit]:
 def delete_limit(name: str) -> Call[None]:
     """Remove a shared limit that no pipeline uses."""
     return Call("DELETE", _path("limits", name), reads_nothing)
+
+
+# pools
+
+
+def list_pools(after: Any = None) -> Call[Page[Pool]]:
+    """List pools, by name."""
+    return Call("GET", _path("pools", after=after), _pools, repeatable=True)
+
+
+def show_pool(name: str) -> Call[Pool]:
+    """Ask for one pool."""
+    return Call("GET", _path("pools", name), _pool, repeatable=True)
+
+
+def put_pool(name: str, settings: Settings) -> Call[Pool]:
+    """Make a pool, or replace its settings."""
+    return Call("PUT", _path("pools", name), _pool, encode(settings), (JSON,), repeatable=True)
+
+
+def patch_pool(name: str, settings: Settings) -> Call[Pool]:
+    """Change some of a pool's settings; None removes one."""
+    return Call("PATCH", _path("pools", name), _pool, encode(settings), (MERGE_PATCH,), repeatable=True)
+
+
+def delete_pool(name: str) -> Call[None]:
+    """Remove a pool that no function and no pipeline names."""
+    return Call("DELETE", _path("pools", name), reads_nothing)
 
 
 # the whole

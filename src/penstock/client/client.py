@@ -26,12 +26,14 @@ from penstock.client.models import (
     MapCounts,
     Pipeline,
     Plan,
+    Pool,
     Task,
     Version,
     Why,
 )
 from penstock.client.sender import Sender
 from penstock.client.sends import Send, batches
+from penstock.client.shares import LimitHandle, PoolHandle
 from penstock.client.waiting import Reconnects, TaskWait
 
 T = TypeVar("T")
@@ -88,9 +90,13 @@ class Client:
         """Return a handle on a pipeline; nothing is asked until it is used."""
         return PipelineHandle(self, name)
 
-    def limit(self, name: str) -> "LimitHandle":
+    def limit(self, name: str) -> LimitHandle:
         """Return a handle on a shared limit; nothing is asked until it is used."""
         return LimitHandle(self, name)
+
+    def pool(self, name: str) -> PoolHandle:
+        """Return a handle on a pool; nothing is asked until it is used."""
+        return PoolHandle(self, name)
 
     def functions(self) -> Iterator[Function]:
         """Yield every function, by name, fetching page by page."""
@@ -110,6 +116,10 @@ class Client:
         Raises Conflict if its key comes from a variable.
         """
         return self._run(calls.rotate_key())
+
+    def pools(self) -> Iterator[Pool]:
+        """Yield every pool, by name, fetching page by page."""
+        return self._listing(calls.list_pools)
 
     def status(self) -> dict[str, Any]:
         """Return how the server is."""
@@ -443,31 +453,3 @@ class PipelineHandle:
         Returns whether it has gone: one that is drained goes when its tasks are done. Raises Conflict if it has some.
         """
         return self._client._run(calls.delete_pipeline(self.name, tasks))
-
-
-class LimitHandle:
-    """Act on one shared limit."""
-
-    def __init__(self, client: Client, name: str) -> None:
-        self._client = client
-        self.name = name
-
-    def show(self) -> Limit:
-        """Return the limit as it is. Raises NotFound."""
-        return self._client._run(calls.show_limit(self.name))
-
-    def put(self, settings: Settings) -> Limit:
-        """Make the limit, or replace its settings."""
-        return self._client._run(calls.put_limit(self.name, settings))
-
-    def patch(self, settings: Settings) -> Limit:
-        """Change some of the settings; None removes one."""
-        return self._client._run(calls.patch_limit(self.name, settings))
-
-    def resume(self) -> Limit:
-        """Let tasks pass the limit again that downstream asked to hold."""
-        return self._client._run(calls.resume_limit(self.name))
-
-    def delete(self) -> None:
-        """Remove the limit. Raises Conflict if pipelines use it."""
-        self._client._run(calls.delete_limit(self.name))

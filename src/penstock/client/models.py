@@ -75,8 +75,8 @@ class Why:
     """Tell what a task waits for, how many are ahead of it, and when it is expected to start.
 
     `kind` is what binds its pipeline now: rate, concurrency, limit (the shared one named in `limit`), held, paused, instances,
-    ramp, memory, batch, turn, code, delayed or nothing; `until` is when that ends, if it is known. With `exact` false it
-    starts at `expected_start` at the earliest, and `because` says why there is no more to say.
+    pool, ramp, memory, batch, turn, code, delayed or nothing; `until` is when that ends, if it is known. With `exact` false
+    it starts at `expected_start` at the earliest, and `because` says why there is no more to say.
     """
 
     state: str
@@ -182,6 +182,23 @@ class MapCounts:
     def seconds_left(self) -> float | None:
         """Return about how long the rest takes at the rate of late; None if that is not known."""
         return self.left / self.rate if self.rate else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Tell of a pool: its `instances`, in all and by the `functions` that they are of, and the bytes of `memory` they use.
+
+    `waiting` is how many sorts of instances (of a function, or of a pipeline with `env` of its own) wait for a place.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    created: datetime | None = None
+    updated: datetime | None = None
+    instances: int = 0
+    functions: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)

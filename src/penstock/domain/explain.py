@@ -38,7 +38,7 @@ def reason(admission: Admission, name: str, now: float) -> Reason:
         if gate.waiters is not None and gate.waiters.count:
             return Reason("limit", f"others that wait at the limit '{gate.name}'", gate.name)
     if pipeline.slots.free <= 0:
-        function = pipeline.slots.name.split("@")[0].split("#")[0]
+        function = pipeline.slots.name.split("@")[0].split("%")[0].split("#")[0]
         return Reason("instances", f"all instances of '{function}' are busy or starting", function)
     return Reason("turn", "its turn comes next")
 

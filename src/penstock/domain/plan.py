@@ -13,6 +13,7 @@ from penstock.domain.errors import Conflict, InvalidSettings, Mistake, NotFound
 from penstock.domain.mistakes import nearest
 from penstock.domain.redaction import redact
 from penstock.domain.settings import SECTIONS, Configuration, Kind, Settings, finish
+from penstock.domain.specs import DEFAULT_POOL
 
 Action = Literal["create", "change", "remove"]
 Key = tuple[Kind, str]
@@ -118,6 +119,8 @@ def _references(objects: Iterable[tuple[Kind, str, Settings]]) -> Iterator[tuple
         path = f"{SECTIONS[kind]}.{name}"
         if "function" in settings:
             yield f"{path}.function", "function", settings["function"]
+        if settings.get("pool", DEFAULT_POOL) != DEFAULT_POOL:
+            yield f"{path}.pool", "pool", settings["pool"]
         for at, limit in enumerate(settings.get("limits", ())):
             yield f"{path}.limits[{at}]", "limit", limit
 

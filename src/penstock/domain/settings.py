@@ -1,7 +1,7 @@
 """The configuration: what users write, validated with every error at once, and what is stored of it.
 
 The laws. Nothing is valid unless all of it is. What is stored is what was written, as plain JSON and in one spelling, so
-that writing the same again changes nothing. References hold: a pipeline's function and limits are in what is written or
+that writing the same again changes nothing. References hold: a pipeline's function, pool and limits are in what is written or
 already known. The engine gets `specs`; secrets are hidden by `redact` wherever settings are shown.
 """
 
@@ -16,34 +16,44 @@ from penstock.domain.errors import InvalidSettings, Mistake
 from penstock.domain.mistakes import did_you_mean, join, mistakes_of, part_of
 from penstock.domain.redaction import keep_secrets, redact
 from penstock.domain.specs import (
+    DEFAULT_POOL,
     TIMEOUT,
     FunctionSpec,
     LimitSpec,
     PipelineSpec,
+    PoolSpec,
     RateSpec,
     Settings,
     function_spec,
     limit_spec,
     pipeline_spec,
+    pool_spec,
 )
 from penstock.domain.units import format_duration, parse_duration, shown
-from penstock.domain.written import FunctionSettings, LimitSettings, PipelineSettings, Written
+from penstock.domain.written import FunctionSettings, LimitSettings, PipelineSettings, PoolSettings, Written
 
 __all__ = [
     "SECTIONS", "Configuration", "FunctionSettings", "FunctionSpec", "Kind", "LimitSettings", "LimitSpec",
-    "PipelineSettings", "PipelineSpec", "RateSpec", "Settings", "finish", "function_spec", "keep_secrets", "limit_spec",
-    "merge", "pipeline_spec", "redact", "validate", "validate_in_steps", "validate_one", "validate_one_in_steps",
+    "PipelineSettings", "PipelineSpec", "PoolSettings", "PoolSpec", "RateSpec", "Settings", "finish", "function_spec",
+    "keep_secrets", "limit_spec", "merge", "pipeline_spec", "pool_spec", "redact", "validate", "validate_in_steps",
+    "validate_one", "validate_one_in_steps",
 ]  # fmt: skip
 
-Kind = Literal["limit", "function", "pipeline"]
+Kind = Literal["limit", "pool", "function", "pipeline"]
 T = TypeVar("T")
 Known = Mapping[Kind, Mapping[str, Settings]]
 
-SECTIONS: Final[dict[Kind, str]] = {"limit": "limits", "function": "functions", "pipeline": "pipelines"}
+SECTIONS: Final[dict[Kind, str]] = {
+    "limit": "limits",
+    "pool": "pools",
+    "function": "functions",
+    "pipeline": "pipelines",
+}
 """The section of each kind, in the order in which kinds refer back to each other."""
 
 _MODELS: Final[dict[Kind, type[Written]]] = {
     "limit": LimitSettings,
+    "pool": PoolSettings,
     "function": FunctionSettings,
     "pipeline": PipelineSettings,
 }
@@ -58,6 +68,7 @@ class Configuration:
     """Hold settings as they are stored, secrets in clear, by kind and name."""
 
     limits: Mapping[str, Settings] = field(default_factory=dict, repr=False)
+    pools: Mapping[str, Settings] = field(default_factory=dict, repr=False)
     functions: Mapping[str, Settings] = field(default_factory=dict, repr=False)
     pipelines: Mapping[str, Settings] = field(default_factory=dict, repr=False)
 
@@ -208,13 +219,15 @@ class _Reading:
                 self._check_pipeline_clocks(path, document)
                 if document.get("adaptive") is True and not _limits_itself(document):
                     self.note(f"{path}.adaptive", "there is nothing to adapt", _CEILINGS)
-            elif not _limits_itself(document):
+            elif kind == "limit" and not _limits_itself(document):
                 self.note(path, "limits nothing", "give it a rate, a concurrency or both")
         return settings
 
     # references -------------------------------------------------------------------------------------------------------
     def _check_references(self, path: str, document: Mapping[str, Any]) -> None:
-        function, limits = document.get("function"), document.get("limits")
+        function, limits, pool = document.get("function"), document.get("limits"), document.get("pool")
+        if isinstance(pool, str) and pool != DEFAULT_POOL:
+            self._check_reference(f"{path}.pool", "pool", pool)
         if isinstance(function, str):
             self._check_reference(f"{path}.function", "function", function)
         for at, limit in enumerate(limits if isinstance(limits, list) else ()):

@@ -31,6 +31,9 @@ SANDBOX: Final = "standard"
 ATTEMPTS: Final = 3
 BACKOFF: Final = (1.0, 300.0)
 MAX_AGE: Final = 14 * 86_400.0
+DEFAULT_POOL: Final = "default"
+"""The pool of what names none; it has no limits unless it is configured."""
+
 DEBOUNCE_MOST: Final = 10
 """How many waits a task that is replaced again and again waits at most, unless stated."""
 
@@ -92,6 +95,20 @@ class SourceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """Describe a pool: how many instances it has room for, and bytes of memory; None means without limit.
+
+    It takes functions whose tasks take longer than `longer_than` seconds, or need more than `larger_than` bytes.
+    """
+
+    name: str
+    max_instances: int | None = None
+    memory: int | None = None
+    longer_than: float | None = None
+    larger_than: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionSpec:
     """Describe a function's instances. Durations are in seconds, `memory` in bytes; None means without limit.
 
@@ -132,6 +149,7 @@ class FunctionSpec:
     public: bool = False
     hosts: tuple[str, ...] = ()
     prewarm: bool = False
+    pool: str | None = None
 
     @property
     def slots(self) -> int:
@@ -183,6 +201,7 @@ class PipelineSpec:
     version: int | str | None = None
     batch: BatchSpec | None = None
     dead_letters: bool = True
+    pool: str | None = None
 
 
 def function_spec(name: str, settings: Settings) -> FunctionSpec:
@@ -218,6 +237,7 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         public=get("public", False),
         hosts=_names(get("hosts")),
         prewarm=get("prewarm") == "history",
+        pool=get("pool"),
     )
 
 
@@ -226,6 +246,19 @@ def limit_spec(name: str, settings: Settings) -> LimitSpec:
     get = settings.get
     project = get("scope") == "project"
     return LimitSpec(name, rate_specs(get("rate")), get("concurrency"), get("adaptive", False), project)
+
+
+def pool_spec(name: str, settings: Settings) -> PoolSpec:
+    """Return what the engine needs to know of a pool, from its stored settings."""
+    route = settings.get("route") or {}
+    memory, longer, larger = settings.get("memory"), route.get("longer_than"), route.get("larger_than")
+    return PoolSpec(
+        name,
+        settings.get("max_instances"),
+        None if memory is None else parse_size(memory),
+        None if longer is None else parse_duration(longer),
+        None if larger is None else parse_size(larger),
+    )
 
 
 def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:
@@ -257,6 +290,7 @@ def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:
         weight=get("weight", 1.0),
         version=get("version"),
         batch=_batch_spec(get("batch")),
+        pool=get("pool"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The settings of functions, limits and pipelines as users write them. Pydantic, at the border only.
+"""The settings of functions, limits, pools and pipelines as users write them. Pydantic, at the border only.
 
 A model checks and normalises: every quantity comes out in its one shortest spelling, so that "30s", 30 and "0.5m" are
 equal, and `stored` gives back what was written as plain JSON. Defaults are not written in; `specs` knows them.
@@ -167,6 +167,7 @@ class FunctionSettings(Written):
     on_timeout: Literal["wait", "kill"] = "wait"
     source: Annotated[SourceSettings, BeforeValidator(checks.source)] | None = None
     aliases: Annotated[dict[str, int], BeforeValidator(checks.aliases)] = Field(default_factory=dict)
+    pool: Name | None = None
     limits: Names = Field(default_factory=list)
     rate: Rates | None = None
     concurrency: Concurrency | None = None
@@ -228,6 +229,13 @@ class LimitSettings(Written):
     description: Description = ""
 
 
+class PoolSettings(Written):
+    """Describe a pool: a share of the machine, with caps of its own."""
+
+    max_instances: Annotated[int, BeforeValidator(checks.whole(1, 100_000, UNLIMITED_HINT))] | None = None
+    description: Description = ""
+
+
 class PipelineSettings(Written):
     """Describe a pipeline: the function that it feeds, its limits, and how its tasks are treated."""
 
@@ -252,6 +260,7 @@ class PipelineSettings(Written):
     timeout: Timeout | None = None
     weight: Annotated[int | float, BeforeValidator(checks.weight)] = 1
     version: Annotated[int | str, BeforeValidator(checks.version)] | None = None
+    pool: Name | None = None
     description: Description = ""
 
     @field_validator("batch")

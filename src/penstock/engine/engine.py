@@ -26,6 +26,7 @@ from penstock.engine.maps import Maps
 from penstock.engine.model import Plant
 from penstock.engine.orders import Orders
 from penstock.engine.outlook import Expected, Outlook
+from penstock.engine.pools import Pools
 from penstock.engine.prewarmer import Prewarmer
 from penstock.engine.pruner import Pruner
 from penstock.engine.pump import Pump
@@ -86,6 +87,7 @@ class Engine:
         self.outlook = Outlook(plant)
         self.prewarmer = Prewarmer(plant)
         self.pruner = Pruner(plant, keep_results, self.configurer.archive)
+        self.pools = Pools(plant)
         self.pump = Pump(plant)
         self.recorder = Recorder(plant)
         self.reserver = Reserver(plant)

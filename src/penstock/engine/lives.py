@@ -50,7 +50,8 @@ class Lives:
     def join(self, loops: Loops) -> None:
         """Get to know who starts tasks, and who starts instances."""
         self._pump, self._scaler = loops.pump, loops.scaler
-        self._headroom, self._sleepers, self._prewarmer = loops.headroom, loops.sleepers, loops.prewarmer
+        self._headroom, self._sleepers = loops.headroom, loops.sleepers
+        self._prewarmer, self._pools = loops.prewarmer, loops.pools
 
     # from the launch to the end -----------------------------------------------------------------------------------
     def launch(self, fleet: Fleet, now: float, *, apart: bool = False) -> Member:
@@ -79,10 +80,11 @@ class Lives:
         if member.blueprint != fleet.blueprint:
             self.retire(member)
             return
-        if self._sleepers.makes_room(member):
+        if self._sleepers.makes_room(member, self._plant.clock()):
             return
         self.give(member, member.blueprint.slots)
         self.watch_idle(fleet)
+        self._pools.rests(member)
 
     def give(self, member: Member, number: int) -> None:
         """Let admission use slots of a member again."""
@@ -103,11 +105,12 @@ class Lives:
         if member.apart or not member.blueprint.reuse:
             self.retire(member)
             return
-        if self._sleepers.makes_room(member):
+        if self._sleepers.makes_room(member, now):
             return
         self.give(member, number)
         if not member.busy:
             self.watch_idle(member.fleet)
+            self._pools.rests(member)
 
     def retire(self, member: Member) -> None:
         """Let an instance finish what it has and go; it never keeps a new one from starting."""
@@ -147,12 +150,13 @@ class Lives:
         free = fleet.close(member)
         if free:
             self._plant.admission.provide(fleet.name, -free)
-        if member.state in {*PRESENT, LEAVING} or member.yields:  # there is room for another instance now
+        left = member.yields or member.state in {*PRESENT, LEAVING}
+        member.yields = False
+        member.become(state)
+        if left:  # there is room for another instance now
             self._plant.admission.short[fleet.name] = None
             self._pump.wake()
             self._sleepers.look_soon(fleet)
-        member.yields = False
-        member.become(state)
 
     # age ----------------------------------------------------------------------------------------------------------
     def age(self, fleet: Fleet) -> None:
@@ -183,6 +187,7 @@ class Lives:
         else:
             member.become(LEAVING)
             self._replace(member, now)
+            self._pools.look(member.pool)
             self._plan(member, member.closes)
 
     def _replace(self, member: Member, now: float) -> None:
@@ -191,7 +196,8 @@ class Lives:
         current = member.blueprint == fleet.blueprint and plant.fleets.get(fleet.name) is fleet
         if not (plant.accepting and current) or fleet.blocked_until > now:
             return
-        if used or fleet.present < plant.functions[fleet.function].spec.min_instances:
+        used = used or fleet.present < plant.functions[fleet.function].spec.min_instances
+        if used and self._pools.may_replace(fleet):
             self.launch(fleet, now)
 
     def _plan_life(self, member: Member) -> None:

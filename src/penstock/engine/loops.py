@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from penstock.engine.maps import Maps
     from penstock.engine.orders import Orders
     from penstock.engine.outlook import Outlook
+    from penstock.engine.pools import Pools
     from penstock.engine.prewarmer import Prewarmer
     from penstock.engine.pump import Pump
     from penstock.engine.reconciler import Reconciler
@@ -46,6 +47,7 @@ class Loops:
     maps: Maps
     orders: Orders
     outlook: Outlook
+    pools: Pools
     prewarmer: Prewarmer
     pump: Pump
     reconciler: Reconciler

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from penstock.domain.censor import Censor
     from penstock.domain.limits import Gate
     from penstock.domain.pipeline import Start
+    from penstock.domain.pools import Pool
     from penstock.domain.scaling import Cap
     from penstock.domain.specs import FunctionSpec, PipelineSpec
     from penstock.domain.task import Attempt, Task
@@ -207,12 +208,12 @@ class Member:
     One that is `apart` is for a single suspected task: it has none of those. It was launched when it was `born`, takes tasks
     from when it is `ready` until it `closes`, and `ends` by then; its `turn` is the next moment of its life at which
     something happens to it. It last `worked` when a task ended in it. `resting` are those of its tasks that wait for others of
-    their own making. It `yields` if it drains to make room for one that sleeps: then it counts while a task works in it.
+    their own making. It `yields` if it drains to make room for another one: then it counts while a task works in it.
     """
 
     __slots__ = (
-        "apart", "blueprint", "born", "busy", "censor", "closes", "counts", "ends", "fleet", "free", "idle_since", "instance",
-        "reads", "ready", "resting", "state", "turn", "worked", "yields",
+        "apart", "blueprint", "born", "busy", "censor", "closes", "counts", "ends", "fleet", "free", "gives", "idle_since",
+        "instance", "pool", "reads", "ready", "resting", "state", "turn", "worked", "yields",
     )  # fmt: skip
 
     def __init__(self, fleet: Fleet, instance: Instance, born: float, *, apart: bool = False) -> None:
@@ -228,11 +229,13 @@ class Member:
         self.closes = self.ends = self.turn = inf
         self.worked = -inf
         self.apart = apart
+        self.pool = fleet.pool  # where it counts, wherever the fleet starts its next ones
         hidden = [(name, text) for name, text in self.blueprint.env.items() if isinstance(text, Hidden)]
         self.censor = censor_of(hidden) if hidden else None
         self.resting = 0
         self.yields = False
-        self.counts = False  # against `max_instances`
+        self.gives = False  # its place up
+        self.counts = False  # against `max_instances`, and in its pool
         self.become(STARTING)
 
     @property
@@ -253,8 +256,14 @@ class Member:
     def recount(self) -> bool:
         """Let the fleet count it, or no longer; return whether it counts."""
         counts = (self.state in PRESENT or self.yields) and not self.asleep
-        self.fleet.present += counts - self.counts
-        self.counts = counts
+        if counts != self.counts:
+            change = 1 if counts else -1
+            self.fleet.present += change
+            self.pool.count(self.fleet.name, change, apart=self.apart)
+        gives = counts and self.yields
+        if gives != self.gives:
+            self.pool.give_up(self.fleet.name, 1 if gives else -1)
+        self.counts, self.gives = counts, gives
         return counts
 
     def fits(self, timeout: float, now: float) -> bool:
@@ -263,27 +272,35 @@ class Member:
 
 
 class Fleet:
-    """Hold the instances of one (function, version, environment variables), and find the fullest one that has room.
+    """Hold the instances of one (function, version, environment variables, pool that the pipeline names).
 
-    `pinned` is the version's number, an alias, or None for the live one.
-
-    `name` is also the name of its slots in admission. Members with free slots stand in buckets by how many they have, so
-    that choosing and moving cost the same whatever their number.
+    It finds the fullest one that has room. `pinned` is the version's number, an alias, or None for the live one; `chosen` is
+    that pool, None if the function says where they are. `name` is also the name of its slots in admission. Members with free
+    slots stand in buckets by how many they have, so that choosing and moving cost the same whatever their number.
     """
 
     __slots__ = (
-        "blocked_until", "blueprint", "buckets", "cap", "env", "failures", "function", "idle_timer", "last_to_close",
-        "longest", "looking", "lowest", "mean", "members", "name", "pinned", "present", "progress", "running", "sleepers",
-        "starting", "timeouts", "typical", "usage", "users", "warm_until", "warmup", "weighed",
+        "blocked_until", "blueprint", "buckets", "cap", "chosen", "env", "failures", "function", "idle_timer",
+        "last_to_close", "longest", "looking", "lowest", "mean", "members", "name", "pinned", "pool", "present", "progress",
+        "running", "sleepers", "starting", "timeouts", "typical", "usage", "users", "warm_until", "warmup", "weighed",
     )  # fmt: skip
 
     def __init__(
-        self, name: str, function: str, pinned: int | str | None, env: Mapping[str, str], usage: Usage
+        self,
+        name: str,
+        function: str,
+        pinned: int | str | None,
+        env: Mapping[str, str],
+        usage: Usage,
+        pool: Pool,
+        chosen: str | None,
     ) -> None:
         self.name = name
         self.function = function
         self.pinned = pinned
         self.env = env
+        self.pool = pool
+        self.chosen = chosen
         self.blueprint: Blueprint | None = None
         self.members: dict[int, Member] = {}
         self.present = 0  # members that count against `max_instances`
@@ -347,9 +364,10 @@ class Fleet:
         return max(spec.min_instances, int(now < self.warm_until))
 
     def idle(self) -> Member | None:
-        """Return a member that has nothing to do, or None."""
+        """Return a member that has nothing to do, and takes a place; None if there is none."""
         slots = 1 if self.blueprint is None else self.blueprint.slots
-        return next(iter(self.buckets[slots].values()), None) if slots < len(self.buckets) else None
+        bucket = self.buckets[slots] if slots < len(self.buckets) else {}
+        return next((member for member in bucket.values() if member.state == READY), None)
 
     def give(self, member: Member, count: int) -> None:
         """Add free slots to a member."""
@@ -398,6 +416,7 @@ class Plant:
         self.admission = Admission()
         self.functions: dict[str, Function] = {}
         self.pipes: dict[str, Pipe] = {}
+        self.pools: dict[str, Pool] = {}
         self.fleets: dict[str, Fleet] = {}
         self.members: dict[int, Member] = {}
         self.running: dict[int, Running] = {}

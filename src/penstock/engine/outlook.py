@@ -91,13 +91,17 @@ class Outlook:
             return Reason("code", f"the function '{function}' has no code yet", function)
         found = reason(self._plant.admission, pipe.spec.name, self._plant.clock())
         cap = pipe.fleet.cap
-        return found if found.kind != "instances" or cap is None else Reason(cap.kind, cap.text, function, cap.until)
+        if found.kind != "instances" or cap is None:
+            return found
+        name = pipe.fleet.pool.name if cap.kind == "pool" else function
+        return Reason(cap.kind, cap.text, name, cap.until)
 
     def _forecast(self, pipe: Pipe, position: int, most: int) -> Forecast:
         plant, fleet = self._plant, pipe.fleet
         if fleet.blueprint is None:
             return Forecast(None, f"the function '{pipe.spec.function}' has no code yet")
-        slots = plant.functions[fleet.function].spec.max_instances * fleet.blueprint.slots
+        most = fleet.pool.most(fleet.name, plant.functions[fleet.function].spec.max_instances)
+        slots = most * fleet.blueprint.slots
         room = Room(slots - fleet.running, pipe.timeout)
         return forecast(plant.admission, pipe.spec.name, position, plant.clock(), plant.wall(), room, most)
 

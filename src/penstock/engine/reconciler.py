@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from itertools import count
+from itertools import count, product
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.compute.protocol import Blueprint, PipelineContext
@@ -25,6 +25,7 @@ from penstock.domain.settings import (
     function_spec,
     limit_spec,
     pipeline_spec,
+    pool_spec,
 )
 from penstock.domain.task import WAITING, State
 from penstock.engine.model import Fleet, Function, Pipe, direct, mapped
@@ -58,8 +59,8 @@ class Reconciler:
     def join(self, loops: Loops) -> None:
         """Get to know the loops that changes are passed on to."""
         self._scaler, self._lives, self._scheduler = loops.scaler, loops.lives, loops.scheduler
-        self._pump, self._lender, self._sleepers = loops.pump, loops.lender, loops.sleepers
-        self._visits = loops.visits
+        self._pump, self._lender = loops.pump, loops.lender
+        self._sleepers, self._visits, self._pools = loops.sleepers, loops.visits, loops.pools
 
     async def open(self) -> None:
         """Read the configuration, and how many tasks each pipeline has."""
@@ -94,6 +95,8 @@ class Reconciler:
         self.objects[stored.kind][stored.name] = stored
         if stored.kind == "limit":
             yield from self._put_limit(limit_spec(stored.name, stored.settings))
+        elif stored.kind == "pool":
+            self._pools.put(pool_spec(stored.name, stored.settings))
         elif stored.kind == "function":
             yield from self._put_function(stored)
         else:
@@ -107,6 +110,8 @@ class Reconciler:
             if name in self._wide:
                 yield from self._spread(name, wide=False)
             self._remove_gate(name)
+        elif kind == "pool":
+            self._pools.remove(name)
         elif kind == "function":
             for alias in (None, *self._plant.functions[name].spec.aliases):
                 self._remove_built_in(name, alias)
@@ -170,6 +175,7 @@ class Reconciler:
             return
         same = function.gates == gates and function.spec.timeout == spec.timeout
         same = same and function.spec.reserved_concurrency == spec.reserved_concurrency
+        same = same and function.spec.pool == spec.pool
         aliases = function.spec.aliases
         function.spec, function.gates = spec, gates
         if not same:
@@ -179,6 +185,7 @@ class Reconciler:
         yield from self._put_aliases(function, aliases)
         for fleet in [fleet for fleet in plant.fleets.values() if fleet.function == spec.name]:
             self._lives.age(fleet)
+            yield from self._pools.move(fleet, self._pools.of(fleet.chosen or spec.pool))
             self._scaler.keep_warm(fleet)
             self._sleepers.look_soon(fleet)
             yield
@@ -253,11 +260,16 @@ class Reconciler:
 
     # fleets -------------------------------------------------------------------------------------------------------
     def _fleet(self, spec: PipelineSpec, function: Function) -> Fleet:
-        """Return the fleet that a pipeline's tasks run in: one for each (function, pinned version or alias, environment)."""
-        name = _fleet_name(spec.function, spec.version, spec.env)
+        """Return the fleet that a pipeline's tasks run in.
+
+        There is one for each (function, pinned version or alias, environment, pool that the pipeline names itself).
+        """
+        own = None if spec.pool == function.spec.pool else spec.pool
+        name = _fleet_name(spec.function, spec.version, spec.env, own)
         fleet = self._plant.fleets.get(name)
         if fleet is None:
-            fleet = Fleet(name, spec.function, spec.version, spec.env, function.usage)
+            pool = self._pools.of(own or function.spec.pool)
+            fleet = Fleet(name, spec.function, spec.version, spec.env, function.usage, pool, own)
             self._plant.fleets[name] = fleet
             version = function.version(spec.version)
             if version is not None:
@@ -274,6 +286,7 @@ class Reconciler:
         for member in list(fleet.members.values()):
             self._lives.retire(member)
         self._plant.fleets.pop(fleet.name, None)
+        fleet.pool.satisfied(fleet.name)
         self._plant.admission.slots.pop(fleet.name, None)
         if fleet.blueprint is not None:
             self.retire(fleet.blueprint, fleet.env)
@@ -281,8 +294,9 @@ class Reconciler:
     def retire(self, blueprint: Blueprint, env: Mapping[str, str]) -> None:
         """Say that a blueprint is not wanted any more, unless a fleet runs on it: the live version may be pinned as well."""
         function = self._plant.functions.get(blueprint.function)
-        for pinned in (None, blueprint.version, *(() if function is None else function.spec.aliases)):
-            fleet = self._plant.fleets.get(_fleet_name(blueprint.function, pinned, env))
+        pinned = (None, blueprint.version, *(() if function is None else function.spec.aliases))
+        for version, pool in product(pinned, (None, *self._plant.pools)):
+            fleet = self._plant.fleets.get(_fleet_name(blueprint.function, version, env, pool))
             if fleet is not None and fleet.blueprint == blueprint:
                 return
         self._plant.compute.retire(blueprint)
@@ -340,8 +354,10 @@ class Reconciler:
         yield
 
 
-def _fleet_name(function: str, pinned: int | str | None, env: Mapping[str, str]) -> str:
+def _fleet_name(function: str, pinned: int | str | None, env: Mapping[str, str], pool: str | None) -> str:
     name = function if pinned is None else f"{function}@{pinned}"
+    if pool is not None:
+        name += f"%{pool}"
     if env:
         name += "#" + hashlib.sha256(json.dumps(env, sort_keys=True).encode()).hexdigest()[:16]
     return name

@@ -32,7 +32,8 @@ class Scaler:
 
     def join(self, loops: Loops) -> None:
         """Get to know the loops that begin instances and fill them."""
-        self._lives, self._pump, self._headroom = loops.lives, loops.pump, loops.headroom
+        self._lives, self._pump = loops.lives, loops.pump
+        self._headroom, self._pools = loops.headroom, loops.pools
 
     def run_once(self, now: float) -> None:
         """Start what is wanted by tasks that only lack a slot."""
@@ -48,6 +49,8 @@ class Scaler:
 
     def _grow(self, fleet: Fleet, now: float) -> None:
         assert fleet.blueprint is not None
+        if self._pools.passes(fleet, now):
+            return
         caps = self._caps(fleet, now)
         room = int(min(cap.room for cap in caps))
         if room <= 0:
@@ -62,6 +65,7 @@ class Scaler:
                 launches, fleet.cap = growth(lack, [*caps, *self._headroom.caps(fleet, now)])
             for _ in range(launches):
                 self._lives.launch(fleet, now)
+        self._pools.asked(fleet)
         if fleet.cap is not None and fleet.cap.until is not None:
             self._look_again(fleet, fleet.cap.until - now)
 
@@ -80,6 +84,9 @@ class Scaler:
                 f"instances of '{fleet.function}' ended before they were ready; the next one is started in a moment"
             )
             caps.insert(0, Cap("instances", failed, -1, fleet.blocked_until))
+        pool = self._pools.cap(fleet, now)
+        if pool is not None:
+            caps.append(pool)
         return caps
 
     def _worthwhile(self, fleet: Fleet, wanted: int, now: float) -> Cap:
@@ -115,14 +122,15 @@ class Scaler:
         """Say whether an instance for one suspected task alone may be started: few at a time, beside the others."""
         most = self._plant.functions[fleet.function].spec.max_instances
         apart = sum(member.apart and not member.asleep for member in fleet.members.values())
-        return now >= fleet.blocked_until and apart < min(MOST_APART, most)
+        return now >= fleet.blocked_until and apart < min(MOST_APART, most) and fleet.pool.takes_apart(fleet.typical)
 
     def keep_warm(self, fleet: Fleet) -> None:
         """Start what is to be there without being asked for."""
         if fleet.blueprint is None:
             return
         now = self._plant.clock()
-        for _ in range(fleet.least(self._plant.functions[fleet.function].spec, now) - fleet.present):
+        lacks = fleet.least(self._plant.functions[fleet.function].spec, now) - fleet.present
+        for _ in range(self._pools.warm_room(fleet, lacks)):
             self._lives.launch(fleet, now)
 
     def left(self, fleet: Fleet, now: float, *, came: bool) -> None:
@@ -140,7 +148,8 @@ class Scaler:
         fleet.failures, fleet.blocked_until, fleet.mean = 0, 0.0, None
         self._plant.admission.short[fleet.name] = None
         for member in list(fleet.members.values()):
-            if member.blueprint != fleet.blueprint and member.state in {STARTING, *TAKING} and not member.apart:
+            old = member.blueprint != fleet.blueprint or member.pool is not fleet.pool
+            if old and member.state in {STARTING, *TAKING} and not member.apart:
                 self._lives.retire(member)
                 yield
         self.keep_warm(fleet)

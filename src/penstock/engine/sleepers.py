@@ -28,7 +28,7 @@ class Sleepers:
 
     def join(self, loops: Loops) -> None:
         """Get to know who ends instances, and who lets tasks go on."""
-        self._lives, self._orders, self._pump = loops.lives, loops.orders, loops.pump
+        self._lives, self._orders, self._pump, self._pools = loops.lives, loops.orders, loops.pump, loops.pools
 
     @property
     def count(self) -> int:
@@ -56,10 +56,13 @@ class Sleepers:
         member.fleet.sleepers[member] = None
         return False
 
-    def makes_room(self, member: Member) -> bool:
-        """Let an instance drain that has room now, if one that sleeps wants to go on or there are too many; say whether."""
+    def makes_room(self, member: Member, now: float) -> bool:
+        """Let an instance drain that has room now if another one is to have its place; say whether.
+
+        That is one that sleeps and wants to go on, or one of a fleet whose turn has come in a full pool; or there are too many.
+        """
         fleet = member.fleet
-        if not fleet.sleepers and fleet.present <= self._most(fleet):
+        if not fleet.sleepers and fleet.present <= self._most(fleet) and not self._pools.gives_way(member, now):
             return False
         self._lives.retire(member)
         member.yields = bool(member.busy)
@@ -70,6 +73,11 @@ class Sleepers:
         """Wake sleepers of a fleet for which there may be room, in this turn of the event loop; else more may be started."""
         self._plant.admission.short[fleet.name] = None
         self._pump.wake()
+        self._pools.look(fleet.pool)
+        self.wake_soon(fleet)
+
+    def wake_soon(self, fleet: Fleet) -> None:
+        """Let sleepers of a fleet go on for which there is room, in this turn of the event loop."""
         if fleet.sleepers and fleet not in self._looking:
             self._looking.add(fleet)
             asyncio.get_running_loop().call_soon(self._look, fleet)
@@ -80,16 +88,18 @@ class Sleepers:
             member = next(iter(fleet.sleepers))
             del fleet.sleepers[member]
             self._orders.awake(member)
+        self._plant.admission.short[fleet.name] = None  # who was woken may be ending, and leave room for another
         self._pump.wake()
+        self._pools.look(fleet.pool)
 
     def _room(self, fleet: Fleet) -> bool:
-        """Say whether one more instance may work; one that is idle goes if it has to."""
+        """Say whether one more instance may work, in its pool too; one that is idle goes if it has to."""
         if fleet.present < self._most(fleet):
-            return True
+            return self._pools.may_wake(fleet)
         idle = next((one for one in fleet.members.values() if one.state == READY and not one.busy), None)
         if idle is not None:
             self._lives.retire(idle)
-        return fleet.present < self._most(fleet)
+        return fleet.present < self._most(fleet) and self._pools.may_wake(fleet)
 
     def _most(self, fleet: Fleet) -> float:
         function = self._plant.functions.get(fleet.function)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Final
 
+from penstock.domain.settings import Kind
 from penstock.sim.downstream import Downstream, Period, Quota, calls
 from penstock.sim.script import (
     Act,
@@ -53,6 +54,7 @@ class Scenario:
 
     seed: int
     limits: dict[str, Settings]
+    pools: dict[str, Settings]
     functions: dict[str, Settings]
     pipelines: dict[str, Settings]
     bundles: dict[str, str]
@@ -65,9 +67,14 @@ class Scenario:
 
     def __str__(self) -> str:
         lines = [f"scenario {self.seed}, at most {self.prefix} waiting tasks of a pipeline in memory"]
-        for kind, objects in (("limit", self.limits), ("function", self.functions), ("pipeline", self.pipelines)):
+        for kind, objects in self.configuration.items():
             lines += [f"  {kind} {name}: {settings}" for name, settings in objects.items()]
         return "\n".join([*lines, *map(str, self.steps)])
+
+    @property
+    def configuration(self) -> dict[Kind, dict[str, Settings]]:
+        """Return all objects by kind, those that are referred to first."""
+        return {"limit": self.limits, "pool": self.pools, "function": self.functions, "pipeline": self.pipelines}
 
 
 def draw(seed: int) -> Scenario:
@@ -76,15 +83,16 @@ def draw(seed: int) -> Scenario:
     limits = {f"limit-{n}": _limits(rng, least=1) for n in range(rng.choice([0, 0, 1, 2]))}
     reserved = _ceiling(rng, limits)
     script = Script(delays=_delays(rng))
+    pools = {name: _pool(rng) for name in rng.choice([[], [], ["pool-0"], ["pool-0", "pool-1"], ["default"]])}
     functions, bundles = {}, {}
     for n in range(rng.choice([1, 1, 2])):
         name = f"f{n}"
-        functions[name] = _function(rng, list(limits))
+        functions[name] = _function(rng, list(limits), list(pools))
         if reserved and n == 0:
             functions[name]["reserved_concurrency"] = reserved
         bundles[name] = f"{name}-1"
     _hold_back(random.Random(f"growth {seed}"), script, functions)
-    pipelines = {f"p{n}": _pipeline(rng, list(functions), list(limits)) for n in range(rng.randint(1, 5))}
+    pipelines = {f"p{n}": _pipeline(rng, list(functions), list(limits), list(pools)) for n in range(rng.randint(1, 5))}
     service = Downstream(
         quotas={name: Quota(rng.randint(1, 10), rng.choice([0.5, 1.0, 5.0])) for name in pipelines},
         duration=Spread(0.01, 0.5),
@@ -104,7 +112,7 @@ def draw(seed: int) -> Scenario:
                 script.handlers[name] = replace(handler, behaviour=making(handler.behaviour, targets))
     script.add("broken/" + HANDLER, echoes(0.0), import_error="No module named 'numpie'", import_time=Spread(0.0, 0.5))
     return Scenario(
-        seed, limits, functions, pipelines, bundles, _steps(rng, limits, functions, pipelines), script,
+        seed, limits, pools, functions, pipelines, bundles, _steps(rng, limits, pools, functions, pipelines), script,
         orphans_live=Spread(0.0, rng.choice([0.0, 0.05, 5.0])),
         commit=Spread(0.0, rng.choice([0.0, 0.001, 0.01, 0.1])), read=Spread(0.0, rng.choice([0.0, 0.001, 0.02])),
         prefix=rng.choice([2000, 2000, 5, 20]),
@@ -213,7 +221,15 @@ def _ceiling(rng: random.Random, limits: dict[str, Settings]) -> int:
     return rng.choice([0, 1, most - 1]) if most > 1 else 0
 
 
-def _function(rng: random.Random, limits: list[str]) -> Settings:
+def _pool(rng: random.Random) -> Settings:
+    return {"max_instances": rng.choice([1, 2, 5])}
+
+
+def _share(rng: random.Random, pools: list[str], odds: float) -> Settings:
+    return {"pool": rng.choice(pools)} if pools and rng.random() < odds else {}
+
+
+def _function(rng: random.Random, limits: list[str], pools: list[str]) -> Settings:
     settings: Settings = {
         "handler": HANDLER,
         "timeout": rng.choice(["500ms", "2s", "5s"]),
@@ -221,6 +237,7 @@ def _function(rng: random.Random, limits: list[str]) -> Settings:
         "max_instances": rng.choice([1, 3, 10, 100]),
         "idle_timeout": rng.choice(["0s", "1s", "10s"]),
         "on_timeout": rng.choice(["wait", "kill"]),
+        **_share(rng, pools, 0.7),
     }
     if rng.random() < 0.4:
         settings["max_runtime"] = rng.choice(["6s", "6s", "15s"])
@@ -239,8 +256,8 @@ def _function(rng: random.Random, limits: list[str]) -> Settings:
     return settings
 
 
-def _pipeline(rng: random.Random, functions: list[str], limits: list[str]) -> Settings:
-    settings = {"function": rng.choice(functions), **_limits(rng)}
+def _pipeline(rng: random.Random, functions: list[str], limits: list[str], pools: list[str]) -> Settings:
+    settings = {"function": rng.choice(functions), **_limits(rng), **_share(rng, pools, 0.2)}
     if limits:
         settings["limits"] = rng.sample(limits, rng.randint(0, len(limits)))
     if rng.random() < 0.5:
@@ -277,14 +294,19 @@ _NO_LIMITS: Final = {"rate": None, "concurrency": None, "adaptive": None}
 
 # steps ----------------------------------------------------------------------------------------------------------------
 def _steps(
-    rng: random.Random, limits: dict[str, Settings], functions: dict[str, Settings], pipelines: dict[str, Settings]
+    rng: random.Random,
+    limits: dict[str, Settings],
+    pools: dict[str, Settings],
+    functions: dict[str, Settings],
+    pipelines: dict[str, Settings],
 ) -> list[Step]:
     horizon = rng.choice([5.0, 20.0, 60.0])
     steps = []
     for name in pipelines:
         steps += _arrivals(rng, name, horizon)
     disturbances = {
-        "crash": 1, "restart": 1, "limit": 2 * len(limits), "pipeline": 3, "pause": 2, "drain": 1, "remove": 0.5, "deploy": 2,
+        "crash": 1, "restart": 1, "limit": 2 * len(limits), "pool": len(pools), "pipeline": 3,
+        "pause": 2, "drain": 1, "remove": 0.5, "deploy": 2,
         "break": 0.5, "rollback": 1, "cancel": 4, "call": 4, "redrive": 1, "block": 1, "full": 0.7, "function": 1, "clock": 0.5,
         "map": 4,
     }  # fmt: skip
@@ -292,7 +314,7 @@ def _steps(
     weights = [disturbances[action] for action in chosen]
     for _ in range(rng.choice([0, 3, 10, 25]) if sum(weights) else 0):
         action = rng.choices(chosen, weights)[0]
-        steps.append(_disturbance(rng, action, rng.uniform(0.1, horizon), limits, functions, pipelines))
+        steps.append(_disturbance(rng, action, rng.uniform(0.1, horizon), limits, pools, functions, pipelines))
     return sorted(steps, key=lambda step: step.at)
 
 
@@ -340,6 +362,7 @@ def _disturbance(
     action: str,
     at: float,
     limits: dict[str, Settings],
+    pools: dict[str, Settings],
     functions: dict[str, Settings],
     pipelines: dict[str, Settings],
 ) -> Step:
@@ -351,6 +374,7 @@ def _disturbance(
     batch = {"batch": rng.choice([None, _batch(rng)])} if rng.random() < 0.3 else {}
     details: dict[str, tuple[str, Settings]] = {
         "limit": (limit, {"concurrency": rng.choice([10, 20])} if limit == CEILING else _limits(rng, least=1)),
+        "pool": (rng.choice(list(pools)) if pools else "", _pool(rng)),
         "pipeline": (pipeline, {**_NO_LIMITS, **_limits(rng), "weight": rng.choice([None, 2]), **batch}),
         "function": (function, {"concurrency": rng.choice([None, 2]), "timeout": rng.choice(["1s", "3s"])}),
         "pause": (pipeline, {"seconds": rng.uniform(0.1, 10)}),

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from penstock.domain.errors import Conflict, DeployFailed, DiskFull, NotFound, QueueFull, Saturated, Unavailable
+from penstock.domain.settings import Kind
 from penstock.domain.specs import pipeline_spec, rate_specs
 from penstock.engine.engine import Engine
 from penstock.engine.intake import Item, Sent
+from penstock.sim import pools, rest
 from penstock.sim.compute import Machine, SimCompute
 from penstock.sim.diary import Called, Diary, Sending
 from penstock.sim.disk import SimBundles, SimStore
@@ -129,6 +131,7 @@ class World:
             rng=random.Random(rng.random()),
         )
         engine.plant.admission.backlog.most = scenario.prefix
+        pools.watch(engine, self.ledger, self._loop.time)
         self._server = Server(life, engine, store, compute)
         ledger.note(self._loop.time(), f"{life} starts")
         opening = self._loop.spawn(life, engine.open(), name="open")
@@ -169,9 +172,9 @@ class World:
     # configuration --------------------------------------------------------------------------------------------------
     async def _configure(self) -> None:
         scenario = self.scenario
-        objects = [*(("limit", name, one) for name, one in scenario.limits.items())]
-        for kind, name, settings in objects:
-            await self._change(kind, name, settings, self.engine.configurer.put("limit", name, settings))
+        for kind in ("limit", "pool"):
+            for name, settings in scenario.configuration[kind].items():
+                await self._change(kind, name, settings, self.engine.configurer.put(kind, name, settings))
         for name, settings in scenario.functions.items():
             body = scenario.bundles[name].encode()
             await self._change("function", name, settings, self.engine.configurer.deploy(name, body, settings))
@@ -185,7 +188,8 @@ class World:
             batch = pipeline_spec(name, settings).batch
             self.diary.sizes[name] = max(self.diary.sizes.get(name, 1), 1 if batch is None else batch.size)
         await self._ask(work)
-        self._amend(kind, name, settings, began)
+        if kind != "pool":
+            self._amend(kind, name, settings, began)
 
     def _amend(self, kind: str, name: str, settings: Mapping[str, Any], began: float) -> None:
         windows = tuple(
@@ -195,18 +199,14 @@ class World:
         changed = amend(known, began, self._loop.time(), windows, settings.get("concurrency"))
         self.diary.allowances[kind, name] = changed
 
-    async def _patch(self, kind: str, name: str, patch: Settings) -> None:
+    async def _patch(self, kind: Kind, name: str, patch: Settings) -> None:
         if name in self.diary.removed:
             return
-        objects = {
-            "limit": self.scenario.limits,
-            "function": self.scenario.functions,
-            "pipeline": self.scenario.pipelines,
-        }
+        objects = self.scenario.configuration
         merged = {**objects[kind][name], **patch}
         merged = {key: value for key, value in merged.items() if value is not None}
         try:
-            await self._change(kind, name, merged, self.engine.configurer.put(cast("Any", kind), name, merged))
+            await self._change(kind, name, merged, self.engine.configurer.put(kind, name, merged))
         except DiskFull:
             self.ledger.note(self._loop.time(), f"the change of {name} was refused: the disk is full")
         else:
@@ -216,6 +216,7 @@ class World:
     async def _do(self, step: Step) -> None:
         verbs: dict[str, Callable[..., Awaitable[None]]] = {
             "send": self._do_send, "call": self._do_call, "cancel": self._do_cancel, "limit": self._do_limit,
+            "pool": self._do_pool,
             "pipeline": self._do_pipeline, "function": self._do_function, "pause": self._do_pause,
             "drain": partial(self._do_pause, how="draining"), "remove": self._do_remove, "deploy": self._do_deploy,
             "break": self._do_break, "rollback": self._do_rollback, "redrive": self._do_redrive, "block": self._do_block,
@@ -328,6 +329,9 @@ class World:
 
     async def _do_limit(self, name: str, **settings: Any) -> None:
         await self._patch("limit", name, {"rate": None, "concurrency": None, "adaptive": None, **settings})
+
+    async def _do_pool(self, name: str, **patch: Any) -> None:
+        await self._patch("pool", name, patch)
 
     async def _do_pipeline(self, name: str, **patch: Any) -> None:
         await self._patch("pipeline", name, patch)
@@ -460,7 +464,8 @@ class World:
         """Let idle instances go, look into the engine and the store, and stop the server."""
         await self._ask(self.engine.recorder.drain())
         await asyncio.sleep(30.0)
-        self._check_rest()
+        if not self.diary.left:
+            self.diary.left += rest.at_rest(self.engine.plant)
         for task in self.diary.tasks:
             try:
                 self.diary.stored[task] = await self._ask(self.engine.task(task))
@@ -469,25 +474,3 @@ class World:
         await self._ask(self.mapper.read_all())
         await self._ask(self.engine.close(5.0))
         await self._loop.kill(self.server.life)
-
-    def _check_rest(self) -> None:
-        """Check that an engine without work holds nothing."""
-        plant, found = self.engine.plant, self.diary.left
-        if self.diary.left:
-            return
-        for name, pipe in plant.pipes.items():
-            if pipe.counts.waiting or pipe.counts.running:
-                found.append(f"{name} counts {pipe.counts} though nothing is there")
-        if plant.running:
-            found.append(f"attempts still run: {list(plant.running)}")
-        gates = {gate: None for pipeline in plant.admission.pipelines.values() for gate in pipeline.gates}
-        for gate in (*gates, *plant.admission.gates.values()):
-            if gate.in_use or gate.undated_tasks or abs(gate.undated_cost) > 1e-9 or gate.asks or gate.stalled:
-                found.append(f"the gate {gate.name} is still used by {gate.in_use}, {gate.undated_tasks} undated")
-        for fleet in plant.fleets.values():
-            free, given = sum(member.free for member in fleet.members.values()), plant.admission.slots[fleet.name].free
-            least = fleet.least(plant.functions[fleet.function].spec, 0.0)  # one may wait for a call that does not come
-            if free != given:
-                found.append(f"admission has {given} slots of {fleet.name}, its instances {free}")
-            if fleet.present > least or len(fleet.members) > 2 * least:  # some may be about to be replaced
-                found.append(f"{len(fleet.members)} instances of {fleet.name} are left, {least} are wanted")

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from penstock.domain.task import Attempt, Outcome, State, Task
 
-Kind = Literal["function", "pipeline", "limit"]
+Kind = Literal["function", "pipeline", "limit", "pool"]
 Action = Literal["create", "change", "remove", "deploy"]
 
 
