@@ -202,6 +202,16 @@ def test_requests_wait_for_room_and_not_for_ever(host: Host, name: str, monkeypa
     assert get(f"{app}/").status_code == 200
 
 
+def test_one_who_leaves_while_waiting_is_forgotten(host: Host, name: str) -> None:
+    app = host.deploy(name, "fast", concurrency=1)
+    with httpx.stream("GET", f"{app}/counting?pieces=1000&pause=0.05", timeout=30):
+        inside = host.server.running.lobby.inside
+        with host.dial(name, "/"):
+            until(lambda: host.server.running.lobby.inside == inside + 1)
+        until(lambda: host.server.running.lobby.inside == inside)
+    host.idle(name)
+
+
 def test_what_is_no_web_app_says_so(host: Host, name: str) -> None:
     app = host.deploy(name, "event")
     assert get(f"{app}/").status_code == 404

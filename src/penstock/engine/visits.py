@@ -275,7 +275,8 @@ class Visits:
         visit.wake_sender()
         if visit.running is None:
             self._stop_clock(visit)
-            self._withdraw(visit)
+            if self._withdraw(visit):
+                visit.hear(Over(Outcome.CANCELLED, b""))
         elif visit.task.id in self._plant.visits:
             self.tell(visit, (Close(visit.attempt, code, reason),))
             self._stop_clock(visit)
