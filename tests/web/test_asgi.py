@@ -266,6 +266,8 @@ def test_a_host_name_leads_to_its_app_and_to_nothing_else(host: Host, name: str)
     assert get(f"{url}/v1/functions", headers={"host": f"{name}.example"}).json() == {"detail": "Not Found"}
     assert get(f"{url}/", headers={"host": "other.example"}).status_code == 403
     assert get(host.url(name, "/"), headers={"host": "other.example"}).status_code == 403
+    with pytest.raises(AssertionError, match="leads to"):
+        host.deploy(f"{name}o", "fast", hosts=[f"{name}.example"])
     host.server.ask("PATCH", f"/v1/functions/{name}", {"hosts": []})
     assert get(f"{url}/", headers={"host": f"{name}.example"}).status_code == 403
 

@@ -34,6 +34,7 @@ class Feasible:
     def check(self, plan: Plan) -> Generator[None, None, None]:
         """Refuse what the present state does not let come true. Raises `InvalidSettings`."""
         mistakes = yield from self._check_versions(plan)
+        mistakes += yield from self._check_hosts(plan)
         if mistakes:
             raise InvalidSettings(mistakes)
         yield from self._check_reservations(plan)
@@ -102,6 +103,28 @@ class Feasible:
     def _versions(self, function: str) -> Mapping[int, Any]:
         found = self._plant.functions.get(function)
         return {} if found is None else found.versions
+
+    # hosts ------------------------------------------------------------------------------------------------------------
+    def _check_hosts(self, plan: Plan) -> Generator[None, None, list[Mistake]]:
+        """Return what is wrong with host names: each leads to one function."""
+        if not any(step.kind == "function" and (step.settings or {}).get("hosts") for step in plan.steps):
+            return []
+        after = dict(self._known["function"])
+        for step in plan.steps:
+            yield
+            if step.kind == "function" and step.settings is not None:
+                after[step.name] = step.settings
+            elif step.kind == "function":
+                after.pop(step.name, None)
+        mistakes: list[Mistake] = []
+        owners: dict[str, str] = {}
+        for name, settings in after.items():
+            yield
+            for host in settings.get("hosts", ()):
+                if owners.setdefault(host, name) != name:
+                    path = f"functions.{name}.hosts"
+                    mistakes.append(Mistake(path, f"{host} leads to '{owners[host]}' already", "take it away there"))
+        return mistakes
 
     # ceilings -----------------------------------------------------------------------------------------------------
     def _check_reservations(self, plan: Plan) -> Generator[None, None, None]:

@@ -219,7 +219,7 @@ class Reconciler:
         for host in [host for host, function in hosts.items() if function == spec.name and host not in spec.hosts]:
             del hosts[host]
         for host in spec.hosts:
-            hosts.setdefault(host, spec.name)
+            hosts[host] = spec.name
 
     def _put_pipeline(self, spec: PipelineSpec) -> None:
         plant = self._plant
