@@ -164,3 +164,37 @@ def leaves_thread(event: Any, context: Any) -> None:
     threading.Thread(target=wait).start()
     while not Path(event["payload"]["begun"]).exists():
         time.sleep(0.005)
+
+
+def visits(event: Any, context: Any) -> list[int]:
+    """Call a smaller tree through a client of its own, as a call, a map or a task; return how many worked at once."""
+    with works(event["folder"]) as before:
+        pass
+    most = before
+    if event["depth"]:
+        branch = {**event, "depth": event["depth"] - 1}
+        with penstock.Client(event["url"], event["token"]) as client:
+            function = client.function(event["to"])
+            if event["by"] == "map":
+                results = list(function.map([branch, branch]))
+            elif event["by"] == "invoke":
+                results = [function.invoke(branch), function.invoke(branch)]
+            else:
+                results = [client.wait(client.pipeline(event["in"]).send(branch)).result]
+        most = max(most, *(result[0] for result in results))
+    with works(event["folder"]) as after:
+        return [max(most, after)]
+
+
+async def visits_async(event: Any, context: Any) -> list[int]:
+    with works(event["folder"]) as before:
+        pass
+    most = before
+    if event["depth"]:
+        branch = {**event, "depth": event["depth"] - 1}
+        async with penstock.AsyncClient(event["url"], event["token"]) as client:
+            function = client.function(event["to"])
+            results = await asyncio.gather(function.invoke(branch), function.invoke(branch))
+        most = max(most, *(result[0] for result in results))
+    with works(event["folder"]) as after:
+        return [max(most, after)]

@@ -202,6 +202,21 @@ def test_who_holds_a_slot_may_not_wait_for_others(server: Server, name: str) -> 
     assert "Leave that block before you call" in call(server, name, {"limit": name, "to": f"{name}-doubles"})
 
 
+@pytest.mark.parametrize(
+    ("handler", "by"), [("visits", "invoke"), ("visits", "map"), ("visits", "task"), ("visits_async", "")]
+)
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_client_in_a_handler_does_not_block_what_it_waits_for(
+    server: Server, name: str, tmp_path: Path, handler: str, by: str, slots: int
+) -> None:
+    deploy(server, name, handler, max_instances=1, max_parallel_requests=slots, concurrency=1, timeout="60s")
+    server.make(f"{name}-in", name)
+    where = {"to": name, "in": f"{name}-in", "url": server.running.url, "token": server.running.token}
+    event = {**where, "by": by, "depth": 2, "folder": str(tmp_path)}
+    assert call(server, name, event) == [1]
+    until(lambda: server.running.engine.sleepers.count == 0)
+
+
 def test_where_too_many_wait_a_task_is_tried_later_and_not_charged(
     server: Server, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

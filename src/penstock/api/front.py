@@ -23,6 +23,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HOT: Final = frozenset({("pipelines", "tasks"), ("pipelines", "invoke"), ("functions", "invoke")})
 
+WITHIN: Final = b"penstock-within"
+"""The header by which a client in a handler tells the task."""
+
 log: Final = logging.getLogger(__name__)
 
 
@@ -52,6 +55,9 @@ class Front:
         except PenstockError as error:
             await answer_problem(send, problem_of(error))
             return
+        errand = self._engine.errands.enter(headers[WITHIN]) if WITHIN in headers else None
+        if errand is not None:
+            send = errand.around(send)
         try:
             work = self._hot(path, headers, scope, receive, send)
             await (self._pass_on(scope, receive, send) if work is None else work)
@@ -64,6 +70,8 @@ class Front:
             await answer_problem(send, INTERNAL)
         finally:
             self._lobby.leave()
+            if errand is not None:
+                errand.leave()
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let FastAPI answer, problems included; what it could not answer well is logged here."""

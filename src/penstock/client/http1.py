@@ -4,6 +4,8 @@ Measured on two cores against a server that does nothing: one POST costs the cal
 76 µs with http.client, 163 µs with urllib3, 407 µs with httpx; asynchronously 13 µs, 91 µs with aiohttp.
 """
 
+import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -69,10 +71,19 @@ class Encoder:
 
     def head(self, method: str, path: str, headers: Iterable[tuple[str, str]], length: int | None) -> bytes:
         """Return a request's head; `length` is the body's in bytes, None if it has no body."""
-        own = "".join([f"{name}: {_checked(value)}\r\n" for name, value in headers])
+        own = _within() + "".join([f"{name}: {_checked(value)}\r\n" for name, value in headers])
         if length is not None:
             own = f"{own}Content-Length: {length}\r\n"
         return f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._common}{own}\r\n".encode("latin-1")
+
+
+def _within() -> str:
+    """Return the header that tells from which task a request comes, if this is an instance; else nothing."""
+    inside = sys.modules.get("penstock.runtime.within")
+    instance = os.environ.get("PENSTOCK_INSTANCE", "")
+    return (
+        f"Penstock-Within: {instance}.{inside.attempt.get()}\r\n" if inside is not None and instance.isdigit() else ""
+    )
 
 
 def _checked(value: str) -> str:

@@ -16,6 +16,7 @@ from penstock.domain.task import ENDED, State, name_of
 from penstock.engine.configuration import Bundles, Configurer
 from penstock.engine.deadlines import Deadlines
 from penstock.engine.debouncer import Debouncer
+from penstock.engine.errands import Errands
 from penstock.engine.expiry import Expiry
 from penstock.engine.headroom import Headroom
 from penstock.engine.intake import Intake
@@ -77,6 +78,7 @@ class Engine:
         self.configurer = Configurer(plant, self.reconciler, bundles)
         self.debouncer = Debouncer(plant)
         self.deadlines = Deadlines(plant)
+        self.errands = Errands(plant)
         self.expiry = Expiry(plant)
         self.headroom = Headroom(plant)
         self.intake = Intake(plant)

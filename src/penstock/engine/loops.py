@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from penstock.engine.configuration import Configurer
     from penstock.engine.deadlines import Deadlines
     from penstock.engine.debouncer import Debouncer
+    from penstock.engine.errands import Errands
     from penstock.engine.expiry import Expiry
     from penstock.engine.headroom import Headroom
     from penstock.engine.intake import Intake
@@ -39,6 +40,7 @@ class Loops:
     configurer: Configurer
     deadlines: Deadlines
     debouncer: Debouncer
+    errands: Errands
     expiry: Expiry
     headroom: Headroom
     intake: Intake

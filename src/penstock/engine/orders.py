@@ -90,10 +90,10 @@ class Nest:
     """Hold what one running task has ordered: it runs, rests, wakes (waits for its place) or stands (in line for units).
 
     `jobs` are under way, `waits` those of them that it waits for, `early` numbers for which it waits that have not come yet,
-    `held` replies that it gets when it goes on.
+    `held` replies that it gets when it goes on, `errands` requests over HTTP that are answered then.
     """
 
-    __slots__ = ("attempt", "bytes", "early", "held", "jobs", "state", "waits")
+    __slots__ = ("attempt", "bytes", "early", "errands", "held", "jobs", "state", "waits")
 
     def __init__(self, attempt: int) -> None:
         self.attempt = attempt
@@ -103,6 +103,7 @@ class Nest:
         self.waits: set[int] = set()
         self.early: set[int] = set()
         self.held: list[wire.Reply] = []
+        self.errands: list[asyncio.Future[None]] = []
 
     def told(self) -> str:
         """Return what the task waits for, in words; nothing if it works."""
@@ -136,7 +137,7 @@ class Orders:
         try:
             if running is None or not running.tasks:
                 raise Conflict("The task's time is over, and it calls and sends nothing any more.")
-            nest = running.nest = running.nest or Nest(request.attempt)
+            nest = self.nest_of(running, request.attempt)
             job = self._job(running, nest, request)
         except PenstockError as error:
             self._tell(instance, _refusal(request.attempt, request.number, error))
@@ -250,15 +251,48 @@ class Orders:
         """Let a handler hear of an order; one that waits for nothing else goes on first."""
         if nest.jobs.pop(reply.number, None) is None:
             return
-        waited = reply.number in nest.waits
-        nest.waits.discard(reply.number)
-        if waited and not nest.waits:
+        if nest.waits == {reply.number}:
             nest.held.append(reply)
-            nest.state = WAKES
-            if self._sleepers.may_wake(running.member):
-                self.awake(running.member)
+            self.stop_waiting(running, nest, reply.number)
         else:
+            nest.waits.discard(reply.number)
             self._tell(running.member.instance, reply)
+
+    # errands ------------------------------------------------------------------------------------------------------
+    def may_rest(self, running: Running) -> bool:
+        """Say whether a task may wait for what it asks for over HTTP without what it holds."""
+        depth = max(task.depth for task in running.tasks)
+        return _slot_of(running) is None and self._sleepers.count < MOST_ASLEEP + MORE_ASLEEP * depth
+
+    @staticmethod
+    def nest_of(running: Running, attempt: int) -> Nest:
+        """Return what a task has ordered."""
+        if running.nest is None:
+            running.nest = Nest(attempt)
+        return running.nest
+
+    def rest(self, running: Running, nest: Nest, number: int) -> None:
+        """Let a task wait for something that is no order of its own."""
+        nest.waits.add(number)
+        self._rest(running, nest)
+
+    async def go_on(self, running: Running, nest: Nest, number: int) -> None:
+        """Return when a task may go on that waits for that no more, or rests for something else."""
+        self.stop_waiting(running, nest, number)
+        if nest.state in {WAKES, STANDS}:
+            nest.errands.append(asyncio.get_running_loop().create_future())
+            await nest.errands[-1]
+
+    def stop_waiting(self, running: Running, nest: Nest, number: int) -> None:
+        """Let a task wait for something no more; if that was all, it goes on when it has its units again."""
+        if number not in nest.waits:
+            return
+        nest.waits.discard(number)
+        if nest.waits or nest.state != RESTS:
+            return
+        nest.state = WAKES
+        if self._sleepers.may_wake(running.member):
+            self.awake(running.member)
 
     # rest ---------------------------------------------------------------------------------------------------------
     def _rest(self, running: Running, nest: Nest) -> None:
@@ -328,6 +362,10 @@ class Orders:
         for reply in nest.held:
             self._tell(running.member.instance, reply)
         nest.held.clear()
+        for errand in nest.errands:
+            if not errand.done():
+                errand.set_result(None)
+        nest.errands.clear()
 
     def _tell(self, instance: Instance, reply: wire.Reply) -> None:
         """Send a reply, with others of this turn of the event loop."""

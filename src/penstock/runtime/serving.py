@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from penstock.runtime import wire
+from penstock.runtime import wire, within
 from penstock.runtime.batches import Tasks
 from penstock.runtime.bodies import Receiver
 from penstock.runtime.channel import Channel
@@ -163,6 +163,7 @@ class Serving(ABC):
         opened = execution.opened
         pipeline, until = self._pipelines[opened.pipeline], now() + opened.timeout
         self.taking.begin(opened.attempt)
+        within.attempt.set(opened.attempt)
         return Context(self.place, opened, pipeline, execution.capture, until, self, execution.batch)
 
     def tell_start(self, execution: Execution) -> None:
