@@ -31,6 +31,7 @@ PROGRAMS = (
     "burst",
     "coldstart",
     "web",
+    "prewarming",
     "idle",
     "update",
     "store",

@@ -290,10 +290,11 @@ def _busy_seconds() -> float:
 
 
 def memory(pid: int) -> dict[str, int]:
-    """Return the memory of a process in bytes: "Rss", "Pss", which parts what is shared, and "Anonymous", without files."""
+    """Return the memory of a process in bytes: "Rss", "Pss", which parts what is shared, "Anonymous", and "Private"."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    return {name: sizes[name] for name in ("Rss", "Pss", "Anonymous")}
+    found = {name: sizes[name] for name in ("Rss", "Pss", "Anonymous")}
+    return {**found, "Private": sizes["Private_Clean"] + sizes["Private_Dirty"]}
 
 
 def family_memory() -> int:

@@ -34,12 +34,16 @@ class Server:
 
     def deploy(self, function: str, **settings: Any) -> None:
         """Deploy the handlers of `tasks.py` as a function; they note what they do in the folder that BENCH_RECORDS names."""
+        self.deploy_code(function, TASKS, **settings)
+
+    def deploy_code(self, function: str, code: Path, **settings: Any) -> None:
+        """Deploy other code as a function."""
         env = {
             name: os.environ[name]
             for name in ("BENCH_RECORDS", "BENCH_RECEIVER", "BENCH_SERVICE")
             if name in os.environ
         }
-        self.client.function(function).deploy(TASKS, env=env, **settings)
+        self.client.function(function).deploy(code, env=env, **settings)
 
     def settled(self, pipeline: str, tasks: int, timeout: float = 60.0) -> dict[str, int]:
         """Return a pipeline's counts as soon as all of its tasks have ended well, so many. Raises RuntimeError otherwise."""

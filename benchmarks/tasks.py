@@ -81,6 +81,11 @@ async def started(event: Any, context: Any) -> float:  # noqa: ARG001
     return time.monotonic()
 
 
+def started_sync(event: Any, context: Any) -> float:  # noqa: ARG001
+    """Return the moment at which the handler started, from a thread."""
+    return time.monotonic()
+
+
 async def nap(event: dict[str, Any], context: Any) -> None:  # noqa: ARG001
     """Tell the receiver that a call arrives, take 50 ms, and note it."""
     start = time.monotonic()
