@@ -2,8 +2,8 @@
 
 The trace that BENCH_TRACE_FUNCTIONS names is played: calls by the minute of functions in a large cloud, with the columns of the
 Azure Functions 2019 trace (CC-BY 4.0). When in its minute a call came is not known, so both extremes are played; calls are
-taken to last no time, and an instance goes when it idled for a minute. What is measured is the rule itself (`domain.prewarming`),
-which needs no server.
+taken to last no time, and an instance goes when it idled for a minute. What is measured is the rule itself
+(`domain.prewarming`), which needs no server.
 """
 
 import csv
