@@ -216,6 +216,23 @@ def test_a_function_in_full() -> None:
     )  # fmt: skip
 
 
+def test_a_web_app_in_full() -> None:
+    written = {"handler": "a:b", "web": "wsgi", "public": True, "hosts": ["Shop.Example.", "b"]}
+    stored = validate_one("function", "f", written, {})
+    assert stored == {**written, "hosts": ["shop.example", "b"]}
+    spec = function_spec("f", stored)
+    assert (spec.web, spec.public, spec.hosts) == ("wsgi", True, ("shop.example", "b"))
+
+
+@pytest.mark.parametrize(
+    "host", ["", "a b", "a:80", "http://a", "a/b", "127.0.0.1", "localhost", "-a", "a..b", "x" * 64]
+)
+def test_what_is_no_host_name_is_refused(host: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        validate_one("function", "f", {"handler": "a:b", "hosts": ["a", host]}, {})
+    assert caught.value.mistakes[0].path == "functions.f.hosts[1]"
+
+
 def test_a_sandbox_in_full() -> None:
     written = {
         "handler": "a:b",

@@ -26,6 +26,10 @@ class Doorman:
         self._only_here = bound == "localhost" or _is_loopback(bound)
         self._good: set[bytes] = set()
 
+    def answers_to(self, name: str) -> bool:
+        """Say whether a name is one of the server itself."""
+        return name in self._names
+
     def check_host(self, headers: Mapping[bytes, bytes]) -> None:
         """Let a request pass that needs no token, if it was addressed to this server. Raises `Forbidden`."""
         host = headers.get(b"host", b"")

@@ -35,8 +35,15 @@ class Hosting:
 
     def owns(self, path: str, headers: Headers) -> bool:
         """Say whether a request is for an app: by its path, or by a host name that is an app's."""
+        return path.startswith(PREFIX) or self._hosted(headers) is not None
+
+    def _hosted(self, headers: Headers) -> str | None:
+        """Return the function whose host name a request is addressed to; the server's own names are nobody else's."""
         hosts = self._engine.plant.hosts
-        return path.startswith(PREFIX) or (bool(hosts) and host_of(headers.get(b"host", b"")) in hosts)
+        if not hosts:
+            return None
+        host = host_of(headers.get(b"host", b""))
+        return None if self._doorman.answers_to(host) else hosts.get(host)
 
     async def __call__(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         """Let the app answer one request, or serve one WebSocket."""
@@ -77,7 +84,7 @@ class Hosting:
     def _find(self, scope: Scope, headers: Headers) -> tuple[Function, str, str]:
         """Return the function that a request is for, the alias that it names, and where it is mounted. Raises `NotFound`."""
         plant = self._engine.plant
-        name = plant.hosts.get(host_of(headers.get(b"host", b""))) if plant.hosts else None
+        name = self._hosted(headers)
         root = ""
         if name is None:
             raw: bytes = scope["raw_path"]

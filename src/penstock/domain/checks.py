@@ -223,7 +223,7 @@ def folders(value: object) -> list[str]:
             places.append(Place(f"[{at}]", error.message(), (error.context or {}).get("suggestion", "")))
     if places:
         raise problems(places)
-    return found
+    return list(dict.fromkeys(found))
 
 
 def name(value: object) -> str:
