@@ -3,17 +3,24 @@
 Each pipeline has a rate of 2/s and a backlog; one task in twenty takes 3 s, so that many are in the middle when the new code
 goes live. Every task notes its start, its end and the version that it saw at both. Then the notes are compared with what was
 sent: none may be missing, none there twice, and none half on one version.
+
+Then once more with 1,000 instances that serve one request each, half of them busy and half idle, while callers call all the
+time. No call and no task may fail, and no call that begins after the deploy's answer may run the old code.
 """
 
+import contextlib
 import shutil
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Figure, Records, median, program, scratch
 from benchmarks.server import TASKS, Server, penstock, records
+from penstock import Client
 
 RATE = 2
 SECONDS = 8.0
@@ -23,8 +30,16 @@ BUSY = Path(__file__).with_name("busy.py")
 TAGS = 100
 
 
+INSTANCES = 1000
+CALLERS = 4
+
+
 def measure(quick: bool) -> list[Figure]:
-    """Return the figures of one run: about half a minute."""
+    """Return the figures of one run: about a minute."""
+    return [*_pipelines(quick), *_instances(INSTANCES // 10 if quick else INSTANCES)]
+
+
+def _pipelines(quick: bool) -> list[Figure]:
     pipelines, each = 100 if quick else 1000, int(RATE * SECONDS)
     with scratch() as folder:
         notes = records(folder)
@@ -40,6 +55,78 @@ def measure(quick: bool) -> list[Figure]:
             answered = time.monotonic()
             done = _ended(server, pipelines * each)
         return _figures(notes, pipelines, each, answered, answered - before, done)
+
+
+@dataclass
+class Calls:
+    """Call a function all the time, from several threads, until told to stop."""
+
+    server: Server
+    made: list[tuple[float, float, object]] = field(default_factory=list)  # from when until when, and what came back
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> list[threading.Thread]:
+        """Begin."""
+        threads = [threading.Thread(target=self._call) for _ in range(CALLERS)]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _call(self) -> None:
+        with contextlib.closing(Client(self.server.url, self.server.token)) as client:
+            while not self.stopped.is_set():
+                began = time.monotonic()
+                try:
+                    answer: object = client.function("work").invoke({"seconds": SHORT})
+                except Exception as error:  # whatever it is, it is a call that failed
+                    answer = error
+                self.made.append((began, time.monotonic(), answer))
+
+
+def _instances(count: int) -> list[Figure]:
+    with scratch() as folder, penstock(folder / "data") as server:
+        server.client.apply(
+            {"functions": {"work": {"handler": "release:work"}}, "pipelines": {"p": {"function": "work"}}}
+        )
+        _deploy_release(server, folder, 1)
+        hold = 5.0 + count / 100  # so long that all are up before the first is idle
+        server.client.pipeline("p").send_many([{"seconds": 2 * hold if i % 2 else hold} for i in range(count)])
+        while server.client.function("work").show().instances["ready"] < count:
+            time.sleep(0.1)
+        while server.client.pipeline("p").show().counts["running"] > count // 2:
+            time.sleep(0.1)
+        calls = Calls(server)
+        threads = calls.run()
+        time.sleep(1.0)
+        shown = server.client.function("work").show().instances["ready"]
+        _deploy_release(server, folder, 2)
+        answered = time.monotonic()
+        time.sleep(2.0)
+        calls.stopped.set()
+        for thread in threads:
+            thread.join()
+        _ended(server, count)
+        done = server.client.pipeline("p").show().counts["done"]
+    failed = [answer for _, _, answer in calls.made if answer not in {1, 2}]
+    late = sum(answer == 1 for began, _, answer in calls.made if began > answered)
+    longest = max(ended - began for began, ended, _ in calls.made)
+    what = f"deploy with {shown:,} instances up"
+    return [
+        Figure(f"{what}: calls that failed", len(failed), "", 0, "at most", f"of {len(calls.made):,}"),
+        Figure(f"{what}: tasks that failed", count - done, "", 0, "at most", f"of {count:,}"),
+        Figure(f"{what}: calls on the old code that began after the answer", late, "", 0, "at most"),
+        Figure(f"{what}: the longest call", longest, "s", note=f"its work takes {SHORT} s"),
+    ]
+
+
+def _deploy_release(server: Server, folder: Path, number: int) -> None:
+    """Deploy code that sleeps and answers with this number."""
+    code = folder / f"code-{number}"
+    code.mkdir()
+    (code / "release.py").write_text(
+        f"import time\n\n\ndef work(event, context):\n    time.sleep(event['seconds'])\n    return {number}\n"
+    )
+    server.client.function("work").deploy(code, handler="release:work", timeout="2m")
 
 
 def _deploy(server: Server, folder: Path, number: int) -> None:
