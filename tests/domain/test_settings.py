@@ -181,6 +181,18 @@ def test_a_batch_in_full(batch: object, spec: BatchSpec) -> None:
     assert pipeline_spec("p", stored).batch == spec
 
 
+@pytest.mark.parametrize(("max_runtime", "fits"), [("30s", False), ("30500ms", False), ("31s", True)])
+def test_an_instance_has_time_to_take_tasks(max_runtime: str, fits: bool) -> None:
+    settings = {"handler": "a:b", "timeout": "30s", "max_runtime": max_runtime}
+    if fits:
+        validate_one("function", "f", settings, {})
+        return
+    with pytest.raises(InvalidSettings) as caught:
+        validate_one("function", "f", settings, {})
+    (mistake,) = caught.value.mistakes
+    assert mistake.suggestion == "set max_runtime to 31s or more, or timeout lower"
+
+
 @pytest.mark.parametrize(
     ("settings", "path", "says"),
     [

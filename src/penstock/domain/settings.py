@@ -62,6 +62,9 @@ _DEEPEST_PATCH: Final = 100
 _MOST_GUESSES: Final = 100
 _CEILINGS: Final = "give it a rate, a concurrency or both: they are the ceilings of what is learned"
 
+LEAST_TAKING: Final = 1.0
+"""For how many seconds, at least, an instance with a `max_runtime` takes tasks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
@@ -253,7 +256,7 @@ class _Reading:
     # the two clocks ---------------------------------------------------------------------------------------------------
     def _check_function_clocks(self, path: str, document: Mapping[str, Any]) -> None:
         timeout, max_runtime = _seconds(document, "timeout", TIMEOUT), _seconds(document, "max_runtime")
-        if timeout and max_runtime and timeout >= max_runtime:
+        if timeout and max_runtime and timeout + LEAST_TAKING > max_runtime:
             place = "max_runtime" if document.get("timeout") is None else "timeout"
             self.note(f"{path}.{place}", *_clocks(timeout, max_runtime))
 
@@ -261,7 +264,7 @@ class _Reading:
         name, timeout = document.get("function"), _seconds(document, "timeout")
         function = self._document("function", name) if isinstance(name, str) and timeout else None
         max_runtime = _seconds(function, "max_runtime") if isinstance(function, Mapping) else None
-        if timeout and max_runtime and timeout >= max_runtime:
+        if timeout and max_runtime and timeout + LEAST_TAKING > max_runtime:
             self.note(f"{path}.timeout", *_clocks(timeout, max_runtime, f" of function '{name}'"))
 
     def _check_known_clocks(self) -> Iterator[None]:
@@ -275,7 +278,7 @@ class _Reading:
             max_runtime = clocks.get(settings["function"])
             if max_runtime and name not in self._written.get("pipeline", {}):
                 timeout = _seconds(settings, "timeout")
-                if timeout and timeout >= max_runtime:
+                if timeout and timeout + LEAST_TAKING > max_runtime:
                     path = f"functions.{settings['function']}.max_runtime"
                     self.note(path, *_clocks(timeout, max_runtime, whose=f" of pipeline '{name}'"))
 
@@ -297,9 +300,9 @@ def _seconds(document: Mapping[str, Any], key: str, default: float | None = None
 
 def _clocks(timeout: float, max_runtime: float, of: str = "", whose: str = "") -> tuple[str, str]:
     """Return message and suggestion about a task's clock that does not fit into an instance's."""
-    short, long = format_duration(timeout), format_duration(max_runtime)
+    short, long, least = map(format_duration, (timeout, max_runtime, timeout + LEAST_TAKING))
     message = (
-        f"timeout ({short}{whose}) must be less than max_runtime ({long}{of}): an instance takes a task only while its age "
-        f"plus timeout is within max_runtime, so it would never take one"
+        f"timeout ({short}{whose}) must be less than max_runtime ({long}{of}), by {format_duration(LEAST_TAKING)} at least: an "
+        "instance takes a task only while its age plus timeout is within max_runtime, so it would hardly ever take one"
     )
-    return message, f"set max_runtime above {short}, or timeout below {long}"
+    return message, f"set max_runtime to {least} or more, or timeout lower"
