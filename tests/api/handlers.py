@@ -231,3 +231,11 @@ async def leaves_a_loop(event: Any, context: Any) -> int:
 
 def pids(event: Any, context: Any) -> int:
     return os.getpid()
+
+
+def hoards_until(event: Any, context: Any) -> bool:
+    """Hold some memory, say so, and wait until told to go on."""
+    held = bytearray(event["bytes"])
+    held[::4096] = b"x" * len(held[::4096])
+    Path(event["file"] + f".{context.task_id}").touch()
+    return waits(event["file"], context) and bool(held)

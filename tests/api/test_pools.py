@@ -122,3 +122,19 @@ def test_a_suspect_runs_beside_a_full_pool(server: Server, name: str, tmp_path: 
     file.touch()
     assert {server.wait(task)["outcome"] for task in dying} == {"crashed"}
     assert {server.wait(task)["state"] for task in waiting} <= {"done", "dead"}
+
+
+def test_measured_memory_keeps_further_instances_from_starting(server: Server, name: str, tmp_path: Path) -> None:
+    pool(server, name, memory="250MB")
+    server.deploy(f"{name}-f", "hoards_until", pool=name)
+    server.make(name, f"{name}-f")
+    order = {"bytes": 150_000_000, "file": str(tmp_path / "go on")}
+    (first,) = server.send(name, order)
+    until(lambda: list(tmp_path.iterdir()))
+    (second,) = server.send(name, order)
+    full = f"the pool '{name}' is full: its instances use "
+    until(lambda: (server.get(f"/v1/tasks/{second}/why").json()["waits_for"] or "").startswith(full))
+    assert server.get(f"/v1/pools/{name}").json()["memory"] > 150_000_000
+    assert held(server, name) == {f"{name}-f": 1}
+    (tmp_path / "go on").touch()
+    assert [server.wait(task)["outcome"] for task in (first, second)] == ["ok", "ok"]

@@ -33,7 +33,7 @@ def test_a_pool_has_room_for_so_many_and_no_more() -> None:
     full = pool(3)
     assert grow(full, "a", 5) == 3
     assert grow(full, "b", 1) == 0
-    assert full.text() == "the pool 'long' is full: all its 3 instances are busy or starting"
+    assert full.text(None) == "the pool 'long' is full: all its 3 instances are busy or starting"
     full.count("a", -1)  # it drains now, and no longer counts
     assert full.first() == "b"
     assert grow(full, "a", 3) == 0
@@ -81,11 +81,11 @@ def test_measured_memory_is_what_counts() -> None:
         small.count("a", 1)
     assert small.free(None) == UNKNOWN - 4
     assert small.free(100 * MB) == 6  # those that nobody has weighed yet are taken for usual ones
-    small.weighed(200 * MB)
+    small.weighed(200 * MB, 4, 0.0)
     assert small.free(100 * MB) == 8
-    small.weighed(1200 * MB)
+    small.weighed(1200 * MB, 0, 1.0)
     assert small.free(100 * MB) == 0
-    assert small.text() == "the pool 'long' is full: its instances use 1,200 MB of 1GB"
+    assert small.text(None) == "the pool 'long' is full: its instances use 1,200 MB of 1GB"
 
 
 def test_an_empty_pool_takes_one_that_is_too_large_for_it() -> None:

@@ -280,9 +280,9 @@ def test_a_sandbox_that_cannot_be(settings: dict[str, object], path: str, says: 
 
 
 def test_a_pool_in_full() -> None:
-    settings = {"max_instances": 20}
+    settings = {"max_instances": 20, "memory": "8GB"}
     stored = validate_one("pool", "long", settings | {"description": "d"}, {})
-    assert pool_spec("long", stored) == PoolSpec("long", 20)
+    assert pool_spec("long", stored) == PoolSpec("long", 20, 8 * 10**9)
     assert pool_spec("any", validate_one("pool", "any", {}, {})) == PoolSpec("any")
 
 

@@ -55,6 +55,7 @@ pools = documents(
     {},
     {
         "max_instances": counts,
+        "memory": st.sampled_from(["8GB", 2**33]),
         "description": texts,
     },
 )

@@ -30,6 +30,7 @@ class Pool:
         self.present = 0
         self.used = 0  # bytes that its instances were measured to use, those in their last phase included
         self.unweighed = 0  # instances that were started since
+        self.weighed_at = -inf  # when they were weighed last
         self.held: dict[str, int] = {}  # present instances by fleet
         self._giving: dict[str, int] = {}  # those of them that take nothing more
         self._lines: dict[int, dict[str, None]] = {}  # fleets that wait, by how many instances they have
@@ -91,9 +92,10 @@ class Pool:
         else:
             del self._giving[fleet]
 
-    def weighed(self, used: int) -> None:
-        """Take note of what all its instances use together, in bytes."""
-        self.used, self.unweighed = used, 0
+    def weighed(self, used: int, began: int, at: float) -> None:
+        """Take note of what all its instances use together, in bytes; `began` of them were not weighed before."""
+        self.used, self.weighed_at = used, at
+        self.unweighed = max(0, self.unweighed - began)
 
     def free(self, typical: int | None) -> float:
         """Return how many more instances may start that use about `typical` bytes each (None: nobody knows)."""
@@ -120,12 +122,12 @@ class Pool:
             return otherwise
         return min(otherwise, max(1, self.spec.max_instances - self.present + self.held.get(fleet, 0)))
 
-    def text(self) -> str:
-        """Say why nothing more starts, for people."""
+    def text(self, typical: int | None) -> str:
+        """Say why nothing more starts that uses about `typical` bytes, for people."""
         most, memory = self.spec.max_instances, self.spec.memory
         if most is not None and self.present >= most:
             return f"the pool '{self.name}' is full: all its {most} instances are busy or starting"
-        if memory is not None and self.used >= memory:
+        if memory is not None and self._fitting(memory, typical) <= 0:
             return (
                 f"the pool '{self.name}' is full: its instances use {self.used / 1e6:,.0f} MB of {format_size(memory)}"
             )

@@ -96,16 +96,11 @@ class SourceSpec:
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """Describe a pool: how many instances it has room for, and bytes of memory; None means without limit.
-
-    It takes functions whose tasks take longer than `longer_than` seconds, or need more than `larger_than` bytes.
-    """
+    """Describe a pool: how many instances it has room for, and bytes of memory; None means without limit."""
 
     name: str
     max_instances: int | None = None
     memory: int | None = None
-    longer_than: float | None = None
-    larger_than: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,15 +245,8 @@ def limit_spec(name: str, settings: Settings) -> LimitSpec:
 
 def pool_spec(name: str, settings: Settings) -> PoolSpec:
     """Return what the engine needs to know of a pool, from its stored settings."""
-    route = settings.get("route") or {}
-    memory, longer, larger = settings.get("memory"), route.get("longer_than"), route.get("larger_than")
-    return PoolSpec(
-        name,
-        settings.get("max_instances"),
-        None if memory is None else parse_size(memory),
-        None if longer is None else parse_duration(longer),
-        None if larger is None else parse_size(larger),
-    )
+    memory = settings.get("memory")
+    return PoolSpec(name, settings.get("max_instances"), None if memory is None else parse_size(memory))
 
 
 def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:

@@ -232,6 +232,7 @@ class LimitSettings(Written):
 class PoolSettings(Written):
     """Describe a pool: a share of the machine, with caps of its own."""
 
+    memory: Annotated[str, BeforeValidator(checks.size(16 * 10**6, 2**50))] | None = None
     max_instances: Annotated[int, BeforeValidator(checks.whole(1, 100_000, UNLIMITED_HINT))] | None = None
     description: Description = ""
 

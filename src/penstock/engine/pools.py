@@ -6,10 +6,12 @@ of a task, when it has had it for a turn. Tasks that wait come before instances 
 
 from __future__ import annotations
 
+import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from penstock.domain.pools import Pool
-from penstock.domain.scaling import Cap, lacking
+from penstock.domain.scaling import Cap, lacking, learned
 from penstock.domain.specs import DEFAULT_POOL, PoolSpec
 from penstock.engine.model import READY
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
     from penstock.engine.loops import Loops
     from penstock.engine.model import Fleet, Member, Plant
+
+FRESH: Final = 1.0
+"""Seconds for which it is taken for known what the instances of a pool with `memory` use."""
 
 TURN: Final = 1.0
 """Seconds that a working instance keeps its place at least, so that short tasks do not spend their time on starts."""
@@ -28,6 +33,7 @@ class Pools:
 
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
+        self._weighing: dict[str, asyncio.Task[None]] = {}
         self._cold: dict[str, None] = {}  # fleets that have fewer instances than are to be kept warm
 
     def join(self, loops: Loops) -> None:
@@ -108,10 +114,50 @@ class Pools:
             pool.satisfied(fleet.name)
             return None
         pool.ask(fleet.name)
+        if not self._knows(pool, now):
+            return Cap("pool", f"the instances in the pool '{pool.name}' are being weighed", 0)
         room = 0.0 if self._wake(pool) else pool.share(fleet.name, fleet.typical)
         if not room and not pool.wakers and pool.first() == fleet.name and self._make_room(fleet):
             room = pool.share(fleet.name, fleet.typical)
-        return Cap("pool", pool.text(), room)
+            pool.weighed_at = -inf  # what is in use is another amount now
+        if not room and pool.spec.memory is not None:
+            self._weigh_soon(pool)
+        return Cap("pool", pool.text(fleet.typical), room)
+
+    # memory -----------------------------------------------------------------------------------------------------------
+    def _knows(self, pool: Pool, now: float) -> bool:
+        """Say whether it is known what a pool's instances use, if that matters; if not, they are weighed."""
+        if pool.spec.memory is None or not pool.present or now - pool.weighed_at < FRESH:
+            return True
+        self._weigh_soon(pool)
+        return False
+
+    def _weigh_soon(self, pool: Pool) -> None:
+        """Weigh a pool now, and again from time to time while somebody waits there, unless that goes on already."""
+        if pool.name not in self._weighing and self._plant.accepting:
+            self._begin(pool)
+
+    def _begin(self, pool: Pool) -> None:
+        job = self._weighing[pool.name] = asyncio.get_running_loop().create_task(self._weigh(pool))
+        job.add_done_callback(lambda _: self._weighed(pool))
+
+    async def _weigh(self, pool: Pool) -> None:
+        plant, began = self._plant, pool.unweighed
+        members = [member for member in plant.members.values() if member.pool is pool]
+        weights = await plant.compute.weigh([member.instance for member in members])
+        for member, weight in zip(members, weights, strict=True):
+            member.fleet.typical = learned(member.fleet.typical, [weight])
+        pool.weighed(sum(weights), began, plant.clock())
+
+    def _weighed(self, pool: Pool) -> None:
+        first = pool.first()
+        if first is None or pool.spec.memory is None or not self._plant.accepting:
+            del self._weighing[pool.name]
+            self.look(pool)
+            return
+        self._plant.admission.short[first] = None
+        self._pump.wake()
+        asyncio.get_running_loop().call_later(FRESH, self._begin, pool)
 
     def asked(self, fleet: Fleet) -> None:
         """Take note that a fleet has started what it may; what is left of the room is for the next in line."""

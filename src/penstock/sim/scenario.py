@@ -222,7 +222,7 @@ def _ceiling(rng: random.Random, limits: dict[str, Settings]) -> int:
 
 
 def _pool(rng: random.Random) -> Settings:
-    return {"max_instances": rng.choice([1, 2, 5])}
+    return {"max_instances": rng.choice([1, 2, 5]), "memory": rng.choice([None, None, "100MB"])}
 
 
 def _share(rng: random.Random, pools: list[str], odds: float) -> Settings:
