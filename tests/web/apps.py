@@ -81,6 +81,11 @@ async def prints() -> str:
     return "ok"
 
 
+@fast.get("/pid")
+async def pid() -> int:
+    return os.getpid()
+
+
 @fast.get("/exits")
 async def exits() -> None:
     os._exit(3)

@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import os
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -190,6 +192,19 @@ def test_an_instance_that_dies_is_answered_for(host: Host, name: str) -> None:
     app = host.deploy(name, "fast", max_parallel_requests=0)
     assert get(f"{app}/exits").status_code == 502
     assert get(f"{app}/").status_code == 200
+
+
+def test_an_instance_that_is_killed_cuts_its_answers_off(host: Host, name: str) -> None:
+    app = host.deploy(name, "fast", max_instances=1)
+    instance = get(f"{app}/pid").json()
+    with httpx.stream("GET", f"{app}/counting?pieces=100000&pause=0.01", timeout=30) as answer:
+        pieces = answer.iter_raw()
+        assert next(pieces) == b"0"
+        os.kill(instance, signal.SIGKILL)
+        with pytest.raises(httpx.RemoteProtocolError):
+            for _ in pieces:
+                pass
+    assert get(f"{app}/pid").json() != instance
 
 
 def test_requests_wait_for_room_and_not_for_ever(host: Host, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
