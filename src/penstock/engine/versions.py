@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.compute.protocol import ImportFailed, InstallFailed
+from penstock.compute.protocol import ImportFailed, InstallFailed, NotIsolated
 from penstock.domain.censor import censor_of, secrets_of
 from penstock.domain.errors import Conflict, DeployFailed, NotFound
 from penstock.store.protocol import Version
@@ -114,6 +114,9 @@ class Versions:
             await self._plant.compute.prepare(blueprint, PREPARE_TIMEOUT)
         except InstallFailed as error:
             raise self._not_installed(version.function, error) from error
+        except NotIsolated as error:
+            self._reconciler.retire(blueprint, {})
+            raise DeployFailed(error.message) from error
         except ImportFailed as error:
             self._reconciler.retire(blueprint, {})
             censor = censor_of(secrets_of(version.settings.get("env", {})))
