@@ -83,7 +83,9 @@ def _move_in(home: str, number: int) -> "tuple[int, str]":
     file = os.open(os.path.join(home, "output"), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.environ.update(TMPDIR=tmpdir, HOME=tmpdir, PENSTOCK_INSTANCE=str(number))
+    # One by one: `update` would ask abstract base classes, which touch a lot of memory that is shared until then.
+    os.environ["TMPDIR"] = os.environ["HOME"] = tmpdir
+    os.environ["PENSTOCK_INSTANCE"] = str(number)
     tempfile = sys.modules.get("tempfile")
     if tempfile is not None:
         tempfile.tempdir = None  # type: ignore[attr-defined]
