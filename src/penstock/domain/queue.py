@@ -120,13 +120,17 @@ class Queue:
             self.horizon = key_of(tasks[-1])
 
     def remove(self, ids: Collection[int]) -> list[Task]:
-        """Take tasks out wherever they stand; return those that were here. It looks through the queue once."""
+        """Take tasks out wherever they stand; return those that were here. It looks through it, unless they stand first."""
         if self._met is not None:  # the page that is awaited may still show them
             self._met.update(ids)
-        removed = [task for task in self._tasks or () if task.id in ids]
-        if removed:
-            self._tasks = deque(task for task in self._tasks or () if task.id not in ids) or None
-            self.bytes -= sum(map(size_of, removed))
+        tasks, removed = self._tasks or deque(), []
+        while tasks and tasks[0].id in ids:
+            removed.append(tasks.popleft())
+        if len(removed) < len(ids) and (others := [task for task in tasks if task.id in ids]):
+            removed += others
+            tasks = deque(task for task in tasks if task.id not in ids)
+        self._tasks = tasks or None
+        self.bytes -= sum(map(size_of, removed))
         return removed
 
     def clear(self) -> list[Task]:

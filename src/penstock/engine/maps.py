@@ -37,7 +37,10 @@ MOST_ITEMS: Final = 100_000
 SLICE: Final = 500
 """Items that one turn of the event loop works on."""
 
-PAGE: Final = 10_000
+PAGE: Final = 2000
+ENDED_AT_ONCE: Final = 100
+"""Items of a cancelled map that end in one turn; each turn waits until the store knows of the one before."""
+
 RECENT: Final = 10.0
 """Seconds over which the rate of ends is taken."""
 
@@ -159,7 +162,7 @@ class Maps:
                 tasks += made
                 plant.sending.update([task.id for task in made])
                 await asyncio.sleep(0)
-            known = await plant.store.start_map(plant.project_id, stored, tasks, key, pipe.spec.dedup)
+            known = await plant.store.start_map(plant.project_id, stored, tuple(tasks), key, pipe.spec.dedup)
             if known is None:
                 await self._offer(stored, pipe, tasks)
         except BaseException:
@@ -167,8 +170,9 @@ class Maps:
                 self._take_back(pipe, len(payloads))
             raise
         finally:
-            for some in _slices(tasks):
-                plant.sending.difference_update([task.id for task in some])
+            while tasks:  # to let go of all at once would take too long
+                plant.sending.difference_update([task.id for task in tasks[-SLICE:]])
+                del tasks[-SLICE:]
                 await asyncio.sleep(0)
         if known is None:
             return stored
@@ -431,10 +435,10 @@ class Maps:
         while left:
             await self._recorder.catch_up()
             after, left = live.stored.id, False
-            while page := await plant.store.not_ended(plant.project_id, after, live.last, SLICE // 2):
+            while page := await plant.store.not_ended(plant.project_id, after, live.last, ENDED_AT_ONCE):
                 after, left = page[-1].id, True
                 self._withdraw_some(live, [one for one in page if not self._has_ended(live, one.id)])
-                await asyncio.sleep(0)
+                await self._recorder.catch_up()
         for twin in live.stored.twins.values():
             with suppress(NotFound, Conflict):
                 await self._intake.cancel(twin)

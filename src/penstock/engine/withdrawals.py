@@ -45,15 +45,16 @@ class Withdrawals:
         message = "The task waited longer than its pipeline's max_age."
         if task.start_by is not None:
             message = "The task had not started by the moment that it was given when it was sent (expires_after)."
-        self._end(task, Outcome.EXPIRED, State.EXPIRED, message, delayed=False)
+        self._end(task, Outcome.EXPIRED, State.EXPIRED, _body(Outcome.EXPIRED, message), delayed=False)
 
     def drop_dear(self, task: Task, limit: str) -> None:
         """End a task as dead that costs more than a limit ever lets pass."""
         message = f"The task costs {task.cost:g}, more than the limit '{limit}' ever lets pass at once."
-        self._end(task, Outcome.ERROR, State.DEAD, message, delayed=False)
+        self._end(task, Outcome.ERROR, State.DEAD, _body(Outcome.ERROR, message), delayed=False)
 
     def _take_and_end(self, several: Sequence[StoredTask], outcome: Outcome, state: State, message: str) -> None:
         """Take tasks out of memory, if they are there, and end them; those of one pipeline in one go."""
+        body = _body(outcome, message)
         by_pipeline: dict[str, dict[int, StoredTask]] = defaultdict(dict)
         for stored in several:
             by_pipeline[stored.pipeline][stored.id] = stored
@@ -64,11 +65,10 @@ class Withdrawals:
                 delayed = self._scheduler.remove(stored.id)
                 task = delayed or queued.get(stored.id) or _on_disk(stored)
                 was_delayed = delayed is not None or (stored.state is State.DELAYED and stored.id not in queued)
-                self._end(task, outcome, state, message, delayed=was_delayed)
+                self._end(task, outcome, state, body, delayed=was_delayed)
         self._pump.wake()
 
-    def _end(self, task: Task, outcome: Outcome, state: State, message: str, *, delayed: bool) -> None:
-        body = json.dumps({"type": outcome.value.capitalize(), "message": message}).encode()
+    def _end(self, task: Task, outcome: Outcome, state: State, body: bytes, *, delayed: bool) -> None:
         attempt = Attempt(task, outcome, state, body, self._plant.wall())
         pipe = self._plant.pipes.get(task.pipeline)
         if pipe is not None:
@@ -80,6 +80,10 @@ class Withdrawals:
             self._settle.look_empty(pipe)
         self._plant.answer(attempt)
         self._recorder.write(attempt)
+
+
+def _body(outcome: Outcome, message: str) -> bytes:
+    return json.dumps({"type": outcome.value.capitalize(), "message": message}).encode()
 
 
 def _on_disk(stored: StoredTask) -> Task:
