@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -173,3 +174,19 @@ def test_a_build_does_not_outlive_a_server_that_is_killed(tmp_path: Path) -> Non
     Server(data).close()
     assert not marked_with(owner)
     assert not list(home.glob(".unfinished-*"))
+
+
+def test_a_function_runs_on_the_python_that_it_asks_for(server: Server) -> None:
+    asked = f"{sys.version_info.major}.{sys.version_info.minor}"
+    code = "import sys\ndef handler(event, context):\n    return [sys.version, sys.prefix != sys.base_prefix]\n"
+    server.put("/v1/functions/other-python", {"handler": "handlers:handler", "python": asked})
+    live = server.put("/v1/functions/other-python/code", bundle({"handlers.py": code}))
+    assert (live.status, live.json()["environment"]["packages"]) == (200, 0), live.body
+    version, apart = server.post("/v1/functions/other-python/invoke").json()
+    assert (version.startswith(asked), apart) == (True, True)
+    refused = server.ask("PATCH", "/v1/functions/other-python", {"python": "3.99"})
+    assert (refused.status, refused.code) == (422, "deploy-failed")
+    assert "There is no Python 3.99" in refused.json()["detail"]
+    assert refused.json()["detail"].endswith("Version 1 stays live.")
+    (kept,) = server.get("/v1/functions/other-python/versions").json()["versions"]
+    assert kept["environment"]["digest"] == live.json()["environment"]["digest"]

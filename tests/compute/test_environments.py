@@ -3,6 +3,8 @@
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Awaitable, Callable
@@ -15,7 +17,7 @@ from tests.api.serving import until
 
 from penstock.compute.environments import KEEP, Environments
 from penstock.compute.processes import OWNER
-from penstock.compute.protocol import Environment, InstallFailed
+from penstock.compute.protocol import Code, Environment, InstallFailed
 
 MARK = "the-tests-of-environments"
 PURE = """
@@ -39,13 +41,13 @@ class World:
         self.folder = folder
         self.home = folder / "environments"
 
-    def bundle(self, name: str, **files: str) -> str:
+    def bundle(self, name: str, **files: str) -> Code:
         """Make a bundle of files; a double underscore in a name is a slash, a single one a dot."""
         for key, text in files.items():
             path = self.folder / name / key.replace("__", "/").replace("_", ".")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(textwrap.dedent(text))
-        return name
+        return Code(name)
 
     def run(self, body: Callable[[Environments], Awaitable[None]], timeout: float = 120.0) -> None:
         """Run a test's body as a server's life."""
@@ -62,7 +64,7 @@ class World:
         assert marked_with(MARK) == []
         assert unfinished(self.home) == []
 
-    def make(self, bundle: str) -> Environment:
+    def make(self, bundle: Code) -> Environment:
         """Make the environment of a bundle, in a life of its own."""
         made: list[Environment] = []
 
@@ -74,7 +76,7 @@ class World:
         self.run(body)
         return made[0]
 
-    def failure(self, bundle: str, timeout: float = 120.0) -> InstallFailed:
+    def failure(self, bundle: Code, timeout: float = 120.0) -> InstallFailed:
         """Return why the environment of a bundle cannot be made."""
         raised: list[InstallFailed] = []
 
@@ -145,14 +147,14 @@ def test_code_that_names_no_packages_gets_none(world: World) -> None:
 def test_a_package_that_lies_in_the_bundle_is_installed_from_there(world: World) -> None:
     files = {"pure__setup_py": PURE, "pure__pure_py": "print('pure')"}
     bundle = world.bundle("code", requirements_txt="./pure\n", **files)
-    for folder, _, names in os.walk(world.folder / bundle):
+    for folder, _, names in os.walk(world.folder / bundle.bundle):
         for name in names:
             os.chmod(Path(folder, name), 0o444)
         os.chmod(folder, 0o555)  # as bundles are
     environment = world.make(bundle)
     assert environment.packages == 1
-    assert (world.folder / bundle / "pure").is_dir()
-    assert {path.name for path in (world.folder / bundle / "pure").iterdir()} == {"setup.py", "pure.py"}
+    assert (world.folder / bundle.bundle / "pure").is_dir()
+    assert {path.name for path in (world.folder / bundle.bundle / "pure").iterdir()} == {"setup.py", "pure.py"}
 
 
 @pytest.mark.parametrize(
@@ -251,3 +253,33 @@ def test_too_many_downloads_are_let_go(world: World, monkeypatch: pytest.MonkeyP
 
     world.run(body)
     assert list(folder.glob("lib/python*/site-packages/six.py"))
+
+
+# another Python -------------------------------------------------------------------------------------------------------
+def test_code_gets_the_python_that_it_asks_for_with_and_without_packages(world: World) -> None:
+    asked = f"{sys.version_info.major}.{sys.version_info.minor}"
+    bare, with_packages = world.bundle("bare", tasks_py=""), world.bundle("a", requirements_txt="six==1.16.0\n")
+
+    async def body(environments: Environments) -> None:
+        alone = await environments.make(bare._replace(python=asked))
+        both = await environments.make(with_packages._replace(python=asked))
+        plain = await environments.make(with_packages)
+        assert alone is not None
+        assert both is not None
+        assert plain is not None
+        assert (alone.packages, both.packages) == (0, 1)
+        assert len({alone.digest, both.digest, plain.digest}) == 3
+        python = world.home / alone.digest / "bin" / "python"
+        code = [str(python), "-c", "import sys; print(sys.version)"]
+        said = await asyncio.to_thread(subprocess.check_output, code, text=True)
+        assert said.startswith(asked)
+        assert await environments.make(bare) is None
+
+    world.run(body)
+
+
+def test_a_python_that_is_not_there_is_said_with_those_that_are(world: World) -> None:
+    bundle = world.bundle("a", requirements_txt="six==1.16.0\n")
+    failed = world.failure(bundle._replace(python="3.99"))
+    assert "There is no Python 3.99 on the server's machine" in failed.message
+    assert ".".join(map(str, sys.version_info[:3])) in failed.message

@@ -7,7 +7,7 @@ import pytest
 from tests.conformance.compute_world import Heard, blueprint, result_of, run_of
 
 from penstock.compute.local import LocalCompute
-from penstock.compute.protocol import ImportFailed, InstallFailed
+from penstock.compute.protocol import Code, ImportFailed, InstallFailed
 
 CODE = """
 import sys
@@ -34,8 +34,8 @@ def test_an_instance_starts_when_its_environment_is_there_again(tmp_path: Path, 
             instance = compute.launch(blueprint("prefix"))
             instance.run([run_of(1)])
             (end,) = await heard.end_of(1)
-            found = await compute.environments(["bundle"])
-            assert Path(result_of(end)).name == found["bundle"].digest
+            found = await compute.environments([Code("bundle")])
+            assert Path(result_of(end)).name == found[Code("bundle")].digest
         finally:
             await compute.close()
         assert heard.exits.keys() == {instance.id}
@@ -81,7 +81,7 @@ def test_code_that_does_not_import_is_told_apart_from_packages_that_are_not_ther
     async def main() -> None:
         compute = LocalCompute(tmp_path / "compute", lambda _: bundle)
         await compute.open(Heard())
-        assert await compute.furnish("bundle") is not None
+        assert await compute.furnish(Code("bundle")) is not None
         with pytest.raises(ImportFailed, match="certainly_not_there") as caught:
             await compute.prepare(blueprint("prefix"), 30.0)
         assert not isinstance(caught.value, InstallFailed)

@@ -453,3 +453,16 @@ def test_a_handler_may_be_named_as_on_aws_lambda(written: str, stored: str | Non
             validate_one("function", "f", {"handler": written}, {})
     else:
         assert validate_one("function", "f", {"handler": written}, {}) == {"handler": stored}
+
+
+@pytest.mark.parametrize("python", [3.12, 3, "3", "3.9", "2.7", "3.12.x", "python3.12", "", "3.12 ", True])
+def test_a_python_that_no_instance_runs_on_is_a_mistake(python: object) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        validate_one("function", "f", {"handler": "a:b", "python": python}, {})
+    assert [mistake.path for mistake in caught.value.mistakes] == ["functions.f.python"]
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.12", "3.13.1"])
+def test_a_python_is_told_to_the_engine(python: str) -> None:
+    stored = validate_one("function", "f", {"handler": "a:b", "python": python}, {})
+    assert (stored["python"], function_spec("f", stored).python) == (python, python)

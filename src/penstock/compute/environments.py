@@ -25,7 +25,7 @@ from uv import find_uv_bin
 
 from penstock.compute import processes
 from penstock.compute.index import index_settings, index_words
-from penstock.compute.protocol import Environment, InstallFailed
+from penstock.compute.protocol import Code, Environment, InstallFailed
 from penstock.compute.requirements import Wanted, wanted_by
 from penstock.compute.zygotes import KEPT_FROM_SERVER
 
@@ -37,6 +37,9 @@ KEEP: Final = 7 * 86_400.0
 
 MOST_CACHE: Final = 4 << 30
 """Bytes of downloads that are kept for the next build; more than that, and all of it is let go."""
+
+_PYTHONS: Final = Path("~/.local/share/uv/python").expanduser()
+"""Where `uv python install` puts them for the server's user."""
 
 _RECORD: Final = "penstock.json"
 _UNFINISHED: Final = ".unfinished-"
@@ -57,7 +60,7 @@ class Environments:
         self._bundle_path = bundle_path
         self._owner = ""
         self._numbers = count(-1, -1)  # instances have positive ones
-        self._wanted: dict[str, Wanted | None] = {}
+        self._wanted: dict[Code, Wanted | None] = {}
         self._builds: dict[str, asyncio.Task[Environment]] = {}
 
     def open(self, owner: str) -> None:
@@ -73,14 +76,14 @@ class Environments:
             build.cancel()
         await asyncio.gather(*builds, return_exceptions=True)
 
-    def lacks(self, bundle: str) -> bool:
-        """Say whether a bundle asks for an environment that is not there. Raises `InstallFailed` if that is not clear."""
-        wanted = self._look(bundle)
+    def lacks(self, code: Code) -> bool:
+        """Say whether code asks for an environment that is not there. Raises `InstallFailed` if that is not clear."""
+        wanted = self._look(code)
         return wanted is not None and not self._is_there(wanted.digest)
 
-    def folder(self, bundle: str) -> Path | None:
-        """Return the folder of the environment that a bundle runs in; None if it asks for none. It counts as used now."""
-        wanted = self._look(bundle)
+    def folder(self, code: Code) -> Path | None:
+        """Return the folder of the environment that code runs in; None if it asks for none. It counts as used now."""
+        wanted = self._look(code)
         if wanted is None:
             return None
         folder = self._directory / wanted.digest
@@ -88,17 +91,19 @@ class Environments:
             os.utime(folder)
         return folder
 
-    async def make(self, bundle: str) -> Environment | None:
-        """Install what a bundle asks for, unless it is there; who asks meanwhile waits for the same. Raises `InstallFailed`."""
-        wanted = await asyncio.to_thread(self._look, bundle)
+    async def make(self, code: Code) -> Environment | None:
+        """Install what code asks for, unless it is there; who asks meanwhile waits for the same. Raises `InstallFailed`."""
+        wanted = await asyncio.to_thread(self._look, code)
         if wanted is None:
             return None
         if self._is_there(wanted.digest):
-            self.folder(bundle)
+            self.folder(code)
             return self._read(wanted.digest)
         build = self._builds.get(wanted.digest)
         if build is None:
-            build = self._builds[wanted.digest] = asyncio.get_running_loop().create_task(self._build(wanted, bundle))
+            build = self._builds[wanted.digest] = asyncio.get_running_loop().create_task(
+                self._build(wanted, code.bundle)
+            )
             build.add_done_callback(lambda done: self._ended(wanted.digest, done))
         try:
             return await asyncio.shield(build)
@@ -107,14 +112,14 @@ class Environments:
                 raise InstallFailed("The server stops: the installation of packages was broken off.") from None
             raise
 
-    async def of(self, bundles: Collection[str]) -> Mapping[str, Environment]:
-        """Return the environments of bundles, as far as they are there."""
-        return await asyncio.to_thread(self._of, bundles)
+    async def of(self, codes: Collection[Code]) -> Mapping[Code, Environment]:
+        """Return the environments of code, as far as they are there."""
+        return await asyncio.to_thread(self._of, codes)
 
-    async def tidy(self, bundles: Collection[str]) -> None:
-        """Delete what none of these bundles asks for and was not used for `KEEP` seconds, and too large a cache."""
+    async def tidy(self, codes: Collection[Code]) -> None:
+        """Delete what none of this code asks for and was not used for `KEEP` seconds, and too large a cache."""
         if self._directory.is_dir():
-            used = {wanted.digest for wanted in await asyncio.to_thread(self._known, bundles) if wanted is not None}
+            used = {wanted.digest for wanted in await asyncio.to_thread(self._known, codes) if wanted is not None}
             unwanted = self._take_out(used)
             for path in unwanted:
                 await asyncio.to_thread(_erase, path)
@@ -126,25 +131,25 @@ class Environments:
     def _cache(self) -> Path:
         return self._directory / "cache"
 
-    def _look(self, bundle: str) -> Wanted | None:
-        if bundle not in self._wanted:
-            self._wanted[bundle] = wanted_by(self._bundle_path(bundle), bundle)
-        return self._wanted[bundle]
+    def _look(self, code: Code) -> Wanted | None:
+        if code not in self._wanted:
+            self._wanted[code] = wanted_by(self._bundle_path(code.bundle), code.bundle, code.python)
+        return self._wanted[code]
 
-    def _known(self, bundles: Collection[str]) -> list[Wanted | None]:
+    def _known(self, codes: Collection[Code]) -> list[Wanted | None]:
         found = []
-        for bundle in bundles:
+        for code in codes:
             with contextlib.suppress(InstallFailed):  # then there is nothing to keep for it
-                found.append(self._look(bundle))
+                found.append(self._look(code))
         return found
 
-    def _of(self, bundles: Collection[str]) -> dict[str, Environment]:
+    def _of(self, codes: Collection[Code]) -> dict[Code, Environment]:
         found = {}
-        for bundle in bundles:
+        for code in codes:
             with contextlib.suppress(InstallFailed):
-                wanted = self._look(bundle)
+                wanted = self._look(code)
                 if wanted is not None and self._is_there(wanted.digest):
-                    found[bundle] = self._read(wanted.digest)
+                    found[code] = self._read(wanted.digest)
         return found
 
     def _is_there(self, digest: str) -> bool:
@@ -184,7 +189,7 @@ class Environments:
             place = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._directory))
             try:
                 code = await asyncio.to_thread(self._lay_out, place, wanted, bundle)
-                await self._fill(place, code / wanted.file)
+                await self._fill(place, code, wanted)
                 seconds = round(time.monotonic() - began, 3)
                 return await asyncio.to_thread(self._finish, place, wanted, seconds)
             finally:
@@ -203,19 +208,35 @@ class Environments:
             os.chmod(made, 0o755)
         return place / "code"
 
-    async def _fill(self, place: Path, file: Path) -> None:
-        """Let uv install what a file names."""
-        folder = place / "environment"
+    async def _fill(self, place: Path, code: Path, wanted: Wanted) -> None:
+        """Let uv install what is wanted, for a Python that is on this machine."""
+        folder, file, python = place / "environment", code / wanted.file, wanted.python
         pip = ["pip", "install", "--no-editable", *index_words(os.environ), "-r", str(file)]
         try:
             async with asyncio.timeout(self._timeout):
-                await self._run(place, file.parent, ["venv", "--relocatable", "--python", sys.executable, str(folder)])
-                await self._run(place, file.parent, [*pip, "--python", str(folder / "bin" / "python")])
+                venv = ["venv", "--relocatable", "--python", python or sys.executable, str(folder)]
+                await (self._run(place, code, venv) if python is None else self._find(place, code, venv, python))
+                if wanted.file:
+                    await self._run(place, code, [*pip, "--python", str(folder / "bin" / "python")])
         except TimeoutError:
             words = (
                 f"The packages in {file.name} were not installed within {self._timeout:g} s, and that was broken off."
             )
             raise InstallFailed(words, _said(place)) from None
+
+    async def _find(self, place: Path, where: Path, venv: list[str], python: str) -> None:
+        """Make an environment for a Python, which must be on this machine. Raises `InstallFailed` with those that are."""
+        try:
+            await self._run(place, where, venv)
+        except InstallFailed as error:
+            said = error.traceback
+            await self._run(place, where, ["python", "list", "--only-installed"])
+            found = sorted(set(re.findall(r"^[a-z]+-(3\.\d+\.\d+)", _said(place), re.MULTILINE)))
+            raise InstallFailed(
+                f"There is no Python {python} on the server's machine. There are: {', '.join(found) or 'none'}. Name one of "
+                "them as `python`, or install it there: uv finds those in PATH and those that `uv python install` made.",
+                said,
+            ) from None
 
     async def _run(self, place: Path, where: Path, words: list[str]) -> None:
         """Run uv, and end whatever it leaves behind. Raises `InstallFailed` with its words."""
@@ -246,6 +267,7 @@ class Environments:
             "TMPDIR": str(place / "tmp"),
             "UV_CACHE_DIR": str(self._cache),
             "UV_NO_CONFIG": "1",
+            "UV_PYTHON_INSTALL_DIR": os.environ.get("UV_PYTHON_INSTALL_DIR") or str(_PYTHONS),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_PROGRESS": "1",
             "UV_COMPILE_BYTECODE": "1",  # functions cannot write there

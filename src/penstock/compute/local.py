@@ -24,6 +24,7 @@ from penstock.compute.machine import Machine
 from penstock.compute.memory import Enforcement
 from penstock.compute.protocol import (
     Blueprint,
+    Code,
     Environment,
     Exit,
     ImportFailed,
@@ -108,21 +109,21 @@ class LocalCompute:
         await self._loop.run_in_executor(self._worker, self._fence)
         self._worker.shutdown()
 
-    async def furnish(self, bundle: str) -> Environment | None:
-        """Install the packages that a bundle asks for, unless they are there; None if it asks for none."""
-        return await self._environments.make(bundle)
+    async def furnish(self, code: Code) -> Environment | None:
+        """Install the Python and the packages that code asks for, unless they are there; None if it asks for none."""
+        return await self._environments.make(code)
 
-    async def environments(self, bundles: Collection[str]) -> Mapping[str, Environment]:
-        """Return the environments that bundles run in, by bundle, as far as they ask for one and it is there."""
-        return await self._environments.of(bundles)
+    async def environments(self, codes: Collection[Code]) -> Mapping[Code, Environment]:
+        """Return the environments that code runs in, as far as it asks for one and that is there."""
+        return await self._environments.of(codes)
 
-    async def tidy(self, bundles: Collection[str]) -> None:
-        """Delete what was installed for bundles that are not among these, and has not been used for long."""
-        await self._environments.tidy(bundles)
+    async def tidy(self, codes: Collection[Code]) -> None:
+        """Delete what was installed for code that is not among this, and has not been used for long."""
+        await self._environments.tidy(codes)
 
     async def prepare(self, blueprint: Blueprint, timeout: float) -> None:
         """Import the code so that `launch` is a fork. Raises `ImportFailed`, also when it takes longer than `timeout` s."""
-        await self._environments.make(blueprint.bundle)
+        await self._environments.make(blueprint.code)
         try:
             zygote = self._zygotes.get(blueprint) or self._start_zygote(blueprint)
         except NotIsolated:
@@ -141,7 +142,7 @@ class LocalCompute:
         number = self._last_number
         try:
             zygote = self._zygotes.get(blueprint)
-            furnished = zygote is not None or not self._environments.lacks(blueprint.bundle)
+            furnished = zygote is not None or not self._environments.lacks(blueprint.code)
             if furnished and zygote is None:
                 zygote = self._start_unprepared(blueprint)
             ours, theirs = socket.socketpair()
@@ -153,7 +154,7 @@ class LocalCompute:
         instance = LocalInstance(number, blueprint, self._listener, self._kill, self._loop, ours)
         self._instances[number] = instance
         if zygote is None:
-            made = self._unfurnished[number] = self._loop.create_task(self._environments.make(blueprint.bundle))
+            made = self._unfurnished[number] = self._loop.create_task(self._environments.make(blueprint.code))
             made.add_done_callback(partial(self._launch_furnished, blueprint, number, theirs))
         else:
             self._launch(zygote, number, theirs)
@@ -281,7 +282,7 @@ class LocalCompute:
         self._last_number += 1
         home = self._zygotes_home / str(self._last_number)
         bundle = self._bundle_path(blueprint.bundle)
-        environment = self._environments.folder(blueprint.bundle)
+        environment = self._environments.folder(blueprint.code)
         zygote = Zygote(blueprint, bundle, environment, home, self._owner, self._enforcement, self._walls, self)
         self._zygotes[blueprint] = zygote
         self._every_zygote.add(zygote)

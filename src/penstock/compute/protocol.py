@@ -18,6 +18,13 @@ from penstock.runtime.wire import Entry as Entry  # noqa: PLC0414 - part of this
 Level = Literal["strict", "standard", "off"]
 
 
+class Code(NamedTuple):
+    """Name code by its bundle, and the Python that its function asks for, such as "3.12" (None: the server's)."""
+
+    bundle: str
+    python: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Blueprint:
     """Say what an instance is made from; instances of equal blueprints are interchangeable.
@@ -46,6 +53,12 @@ class Blueprint:
     network: bool = True
     web: str = ""
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
+    python: str | None = None
+
+    @property
+    def code(self) -> Code:
+        """Return the bundle, and the Python for it."""
+        return Code(self.bundle, self.python)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,17 +268,17 @@ class Compute(Protocol):
     async def close(self) -> None:
         """End every instance and wait until all are gone."""
 
-    async def furnish(self, bundle: str) -> Environment | None:
-        """Install the packages that a bundle asks for, unless they are there; None if it asks for none.
+    async def furnish(self, code: Code) -> Environment | None:
+        """Install the Python and the packages that code asks for, unless they are there; None if it asks for none.
 
         The time that it takes is bounded. Raises `InstallFailed`.
         """
 
-    async def environments(self, bundles: Collection[str]) -> Mapping[str, Environment]:
-        """Return the environments that bundles run in, by bundle, as far as they ask for one and it is there."""
+    async def environments(self, codes: Collection[Code]) -> Mapping[Code, Environment]:
+        """Return the environments that code runs in, as far as it asks for one and that is there."""
 
-    async def tidy(self, bundles: Collection[str]) -> None:
-        """Delete what was installed for bundles that are not among these, and has not been used for long."""
+    async def tidy(self, codes: Collection[Code]) -> None:
+        """Delete what was installed for code that is not among this, and has not been used for long."""
 
     async def prepare(self, blueprint: Blueprint, timeout: float) -> None:
         """Import the code so that `launch` is a fork. Raises `ImportFailed`, also when it takes longer than `timeout` s.

@@ -42,24 +42,29 @@ _ARCHIVE: Final = re.compile(r"\.(?:whl|zip|tar|tgz|gz|bz2|xz)\s*(?:;|$)", re.IG
 class Wanted:
     """Say which environment a bundle asks for: by its digest, and by the file in the bundle that names its packages.
 
-    `own` is True if files of the bundle may be needed to make it.
+    `own` is True if files of the bundle may be needed to make it, `python` the version that it asks for; `file` is "" if it
+    asks for no more than that.
     """
 
     digest: str
     file: str
     own: bool
+    python: str | None = None
 
 
-def wanted_by(folder: Path, bundle: str) -> Wanted | None:
-    """Return what an unpacked bundle asks for; None if it names no packages. Raises `InstallFailed` if that is not clear."""
+def wanted_by(folder: Path, bundle: str, python: str | None = None) -> Wanted | None:
+    """Return what an unpacked bundle asks for on a Python; None if that is the server's, and it names no packages.
+
+    Raises `InstallFailed` if that is not clear.
+    """
     for name in FILES:
         path = folder / name
         if not path.is_file():
             continue
         lines, own = _in_requirements(_read(path)) if name == FILES[0] else _in_project(_read(path))
         if lines:
-            return Wanted(_digest(lines, bundle if own else ""), name, own)
-    return None
+            return Wanted(_digest(lines, bundle if own else "", python), name, own, python)
+    return None if python is None else Wanted(_digest([], "", python), "", own=False, python=python)
 
 
 def _read(path: Path) -> str:
@@ -99,7 +104,8 @@ def _own(lines: Sequence[str]) -> bool:
     return not all(_ANYWHERE.fullmatch(line) and ("://" in line or not _ARCHIVE.search(line)) for line in lines)
 
 
-def _digest(lines: Sequence[str], bundle: str) -> str:
-    """Return the name of the environment that has these packages, for the Python of this server."""
-    python = [sys.implementation.cache_tag, sysconfig.get_platform(), sys.base_prefix]
-    return hashlib.sha256(json.dumps([_FORMAT, python, sorted(set(lines)), bundle]).encode()).hexdigest()
+def _digest(lines: Sequence[str], bundle: str, python: str | None) -> str:
+    """Return the name of the environment that has these packages, for a Python (None: this server's)."""
+    own = [sys.implementation.cache_tag, sysconfig.get_platform(), sys.base_prefix]
+    of = own if python is None else [f"python {python}", sysconfig.get_platform()]
+    return hashlib.sha256(json.dumps([_FORMAT, of, sorted(set(lines)), bundle]).encode()).hexdigest()

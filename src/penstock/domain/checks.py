@@ -267,6 +267,15 @@ def aliases(value: object) -> dict[str, int]:
     return dict(value)
 
 
+def python(value: object) -> str:
+    """Check a version of Python that instances can run on, as a text."""
+    if not isinstance(value, str):
+        raise problem(f"must be text, not {shown(value)}", 'put it in quotes: "3.12"')
+    if not fullmatch(r"3\.(1[0-9]|[2-9][0-9])(\.[0-9]{1,3})?", value, ASCII):
+        raise problem(f"{shown(value)} is no Python from 3.10 on", 'such as "3.12", or "3.12.4" for that one alone')
+    return value
+
+
 def version(value: object) -> int | str:
     """Check what a version is named by: its number, or an alias."""
     if isinstance(value, str) and is_alias(value):

@@ -134,6 +134,7 @@ class FunctionSpec:
     source: SourceSpec | None = None
     reserved_concurrency: int = 0
     aliases: Mapping[str, int] = field(default_factory=dict, hash=False)
+    python: str | None = None
     tmpdir: int = TMPDIR
     max_processes: int = MAX_PROCESSES
     sandbox: Sandbox = SANDBOX
@@ -227,6 +228,7 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         concurrency=get("concurrency"),
         reserved_concurrency=get("reserved_concurrency", 0),
         aliases=get("aliases", {}),
+        python=get("python"),
         ramp=_single_rate(get("ramp"))[0] if get("ramp") else None,
         web=get("web") or get("event") or "",
         public=get("public", False),

@@ -166,6 +166,7 @@ class FunctionSettings(Written):
     idle_timeout: Annotated[str, BeforeValidator(checks.duration(0, 7 * checks.DAY))] = "1m"
     on_timeout: Literal["wait", "kill"] = "wait"
     source: Annotated[SourceSettings, BeforeValidator(checks.source)] | None = None
+    python: Annotated[str, BeforeValidator(checks.python)] | None = None
     aliases: Annotated[dict[str, int], BeforeValidator(checks.aliases)] = Field(default_factory=dict)
     pool: Name | None = None
     limits: Names = Field(default_factory=list)

@@ -163,9 +163,9 @@ class Configurer:
         stays live. While packages are installed, other changes go on.
         """
         async with self._turn(function):  # what was sent last goes live last, however long it takes
-            await self._settings_of(function, settings)  # what cannot be is refused before anything is installed
+            clean = await self._settings_of(function, settings)  # refused before anything is installed
             bundle = await self._bundles.add(body)
-            environment = await self._versions.furnish(function, bundle)
+            environment = await self._versions.furnish(function, bundle, clean)
             async with self._lock:
                 clean = await self._settings_of(function, settings)
                 flip = await self._versions.make(function, bundle, clean)
@@ -196,7 +196,7 @@ class Configurer:
         async with self._turn(function):
             self.lookup("function", function)
             there = await self._versions.look_up(function, number)
-            environment = await self._versions.furnish(function, there.version.bundle)
+            environment = await self._versions.furnish(function, there.version.bundle, there.version.settings)
             async with self._lock:
                 beside = settings_beside_versions(self.lookup("function", function).settings)
                 flip = await self._versions.find(function, number)

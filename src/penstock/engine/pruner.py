@@ -54,8 +54,8 @@ class Pruner:
             await self._archive.tidy()
         except (PenstockError, OSError) as error:
             log.warning("Old versions and bundles could not be pruned, and will be later: %s", error)
-        wanted = {fleet.blueprint.bundle for fleet in plant.fleets.values() if fleet.blueprint is not None}
-        running = {member.blueprint.bundle for member in plant.members.values()}
+        wanted = {fleet.blueprint.code for fleet in plant.fleets.values() if fleet.blueprint is not None}
+        running = {member.blueprint.code for member in plant.members.values()}
         try:
             await plant.compute.tidy(wanted | running)
         except (PenstockError, OSError) as error:

@@ -321,6 +321,7 @@ class Reconciler:
             network=spec.network,
             web=spec.web,
             env={**spec.env, **env},
+            python=spec.python,
         )
 
     # versions -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.compute.protocol import ImportFailed, InstallFailed, NotIsolated
+from penstock.compute.protocol import Code, ImportFailed, InstallFailed, NotIsolated
 from penstock.domain.censor import censor_of, secrets_of
 from penstock.domain.errors import Conflict, DeployFailed, NotFound
 from penstock.store.protocol import Version
@@ -62,10 +62,10 @@ class Versions:
         version = await plant.store.add_version(plant.project_id, function, bundle, kept, wall)
         return Flip(version, [*versions, version])
 
-    async def furnish(self, function: str, bundle: str) -> Environment | None:
+    async def furnish(self, function: str, bundle: str, settings: Mapping[str, Any]) -> Environment | None:
         """Install what code asks for. It may take minutes, in which nothing else has to wait. Raises `DeployFailed`."""
         try:
-            return await self._plant.compute.furnish(bundle)
+            return await self._plant.compute.furnish(Code(bundle, settings.get("python")))
         except InstallFailed as error:
             raise self._not_installed(function, error) from error
 

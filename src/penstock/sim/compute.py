@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from penstock.compute.protocol import (
     Blueprint,
+    Code,
     Environment,
     Exit,
     ImportFailed,
@@ -156,15 +157,15 @@ class SimCompute:
             process.kill()
         await self._wait_until_empty()
 
-    async def furnish(self, bundle: str) -> Environment | None:  # noqa: ARG002
+    async def furnish(self, code: Code) -> Environment | None:  # noqa: ARG002
         """Install nothing: scripts need no packages."""
         return None
 
-    async def environments(self, bundles: Collection[str]) -> Mapping[str, Environment]:  # noqa: ARG002
+    async def environments(self, codes: Collection[Code]) -> Mapping[Code, Environment]:  # noqa: ARG002
         """Return none."""
         return {}
 
-    async def tidy(self, bundles: Collection[str]) -> None:
+    async def tidy(self, codes: Collection[Code]) -> None:
         """Delete nothing: there is nothing."""
 
     async def prepare(self, blueprint: Blueprint, timeout: float) -> None:

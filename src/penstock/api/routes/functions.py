@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from penstock.api.exchange import decode_json, not_understood
 from penstock.api.routes.common import After, Document, EngineOf, Limit, json_answer, page_of, problems, raw_body, takes
 from penstock.api.views import View, function_view, live_view, members_by_function, version_view
+from penstock.compute.protocol import Code
 from penstock.engine.engine import Engine
 
 router = APIRouter(prefix="/v1/functions", tags=["functions"])
@@ -121,5 +122,8 @@ async def list_versions(engine: EngineOf, name: str) -> Response:
     """List a function's versions, oldest first."""
     aliases = engine.configurer.lookup("function", name).settings.get("aliases", {})
     versions = await engine.plant.store.versions(engine.plant.project_id, name)
-    environments = await engine.plant.compute.environments({version.bundle for version in versions})
-    return json_answer({"versions": [version_view(one, environments.get(one.bundle), aliases) for one in versions]})
+    codes = {one.number: Code(one.bundle, one.settings.get("python")) for one in versions}
+    environments = await engine.plant.compute.environments(set(codes.values()))
+    return json_answer(
+        {"versions": [version_view(one, environments.get(codes[one.number]), aliases) for one in versions]}
+    )
