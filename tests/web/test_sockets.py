@@ -103,7 +103,7 @@ def test_a_client_that_does_not_read_makes_the_app_wait(host: Host, name: str, m
 
 
 def test_max_runtime_closes_with_service_restart(host: Host, name: str) -> None:
-    url = host.deploy(name, "fast", timeout="200ms", max_runtime="800ms").replace("http:", "ws:")
+    url = host.deploy(name, "fast", timeout="200ms", max_runtime="4s").replace("http:", "ws:")
     with connect(f"{url}/echo") as socket:
         assert close_code(socket) == visits.RESTART
     host.idle(name)
