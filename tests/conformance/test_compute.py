@@ -278,7 +278,7 @@ def test_an_instance_that_uses_more_memory_than_it_may_is_ended_and_its_neighbou
         gone = await heard.exit_of(greedy)
         assert (gone.code, gone.signal, gone.killed) == (None, 9, False)
         assert gone.overran is not None
-        assert gone.overran > limit
+        assert gone.overran >= limit  # the kernel never lets it get further
         modest.run([run_of(3, 30_000_000)])
         assert [result_of(end) for end in await heard.end_of(1, 3)] == [6, 6]
         assert 2 not in heard.ends

@@ -25,8 +25,10 @@ from tests.conformance.compute_world import (
     result_of,
     run_of,
 )
+from tests.control_groups import lent
 
 from penstock.compute.local import LocalCompute
+from penstock.compute.memory import FOLDER
 from penstock.compute.protocol import Compute, Ending, ImportFailed, Instance, PipelineContext
 
 CODE = (
@@ -594,3 +596,21 @@ def test_another_directorys_processes_are_left_alone(run: Exercise, tmp_path: Pa
         assert end.ending is Ending.OK
 
     run(body)
+
+
+def test_the_kernel_keeps_instances_within_their_memory(run: Exercise, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(compute: Compute, heard: Heard) -> None:
+        assert compute.enforcement.startswith("cgroup")
+        made_from = blueprint("grow", memory=100_000_000)
+        modest, greedy = compute.launch(made_from), compute.launch(made_from)
+        modest.run([run_of(1, 30_000_000)])
+        greedy.run([run_of(2, 3_000_000_000)])
+        gone = await heard.exit_of(greedy)
+        assert (gone.signal, gone.killed) == (signal.SIGKILL, False)
+        assert gone.overran is not None
+        assert gone.overran >= 100_000_000
+        assert [result_of(end) for end in await heard.end_of(1)] == [6]
+
+    with lent() as folder:
+        monkeypatch.setenv(FOLDER, str(folder))
+        run(body)

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.control_groups import lent
 
 from penstock.compute import memory
 from penstock.compute.memory import FOLDER, Enforcement, probe
@@ -14,7 +15,6 @@ from penstock.runtime.cgroups import Cgroups, Version1, Version2
 
 LIMIT = 256_000_000
 VERSIONS = [Version2, Version1]
-LENT = Enforcement() if FOLDER not in os.environ else probe("0123456789abcdef")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -160,17 +160,20 @@ def test_a_folder_that_cannot_be_used_is_told_of(
 
 
 # the kernel's own -----------------------------------------------------------------------------------------------------
-@pytest.mark.skipif(LENT.level == "polling", reason=f"no control group is lent to these tests; {FOLDER} may name one")
 def test_the_kernel_ends_what_goes_over() -> None:
-    guard = (Version2 if LENT.level == "cgroup v2" else Version1)(LENT.groups, 64_000_000)
-    guard.prepare(1)
-    code = "import sys; sys.stdin.readline(); held = b'x' * 200_000_000"
-    with subprocess.Popen(["python3", "-c", code], stdin=subprocess.PIPE, text=True, start_new_session=True) as process:
-        (Path(f"{LENT.groups}1") / "cgroup.procs").write_text(str(process.pid))
-        guard.watch(1, process.pid)
-        process.communicate("go\n")
-        assert process.returncode == -signal.SIGKILL
-    used = guard.ended(1, process.pid)
-    assert used is not None
-    assert used >= 64_000_000
-    assert not Path(f"{LENT.groups}1").exists()
+    with lent() as folder:
+        means = probe("0123456789abcdef", {FOLDER: str(folder)})
+        guard = (Version2 if means.level == "cgroup v2" else Version1)(means.groups, 64_000_000)
+        guard.prepare(1)
+        code = "import sys; sys.stdin.readline(); held = b'x' * 200_000_000"
+        with subprocess.Popen(
+            ["python3", "-c", code], stdin=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            (Path(f"{means.groups}1") / "cgroup.procs").write_text(str(process.pid))
+            guard.watch(1, process.pid)
+            process.communicate("go\n")
+            assert process.returncode == -signal.SIGKILL
+        used = guard.ended(1, process.pid)
+        assert used is not None
+        assert used >= 64_000_000
+        assert not Path(f"{means.groups}1").exists()
