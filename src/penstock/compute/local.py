@@ -1,4 +1,4 @@
-"""Instances on this machine: a zygote for each blueprint, a forked process for each instance.
+"""Instances on this machine: a nursery of zygotes for each blueprint, a forked process for each instance.
 
 The laws of `protocol.py`, and: whatever an instance started is gone when this compute is closed, or opened anew after a
 crash. Every process carries the mark of its owner, which is the data directory; folders and processes are ended off the
@@ -22,6 +22,7 @@ from penstock.compute.instances import LocalInstance
 from penstock.compute.isolation import Walls
 from penstock.compute.machine import Machine
 from penstock.compute.memory import Enforcement
+from penstock.compute.nursery import IMPORT_TIMEOUT, Nursery
 from penstock.compute.protocol import (
     Blueprint,
     Code,
@@ -36,9 +37,6 @@ from penstock.compute.protocol import (
 )
 from penstock.compute.zygotes import Zygote
 from penstock.runtime.procfs import read_pss
-
-IMPORT_TIMEOUT = 60.0
-"""Seconds that an import may take when `launch` has to prepare a blueprint by itself."""
 
 _PATIENCE = 5.0
 _SWEEP_EVERY = 1.0
@@ -68,9 +66,9 @@ class LocalCompute:
         self._machine = Machine()
         self._last_number = 0
         self._instances: dict[int, LocalInstance] = {}
-        self._zygotes: dict[Blueprint, Zygote] = {}
-        self._zygote_of: dict[int, Zygote] = {}
-        self._every_zygote: set[Zygote] = set()
+        self._nurseries: dict[Blueprint, Nursery] = {}
+        self._nursery_of: dict[int, Nursery] = {}
+        self._every_zygote: dict[Zygote, Nursery] = {}
         self._someone_left = asyncio.Event()
         self._unswept: dict[int, int] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -97,7 +95,8 @@ class LocalCompute:
             for instance in list(self._instances.values()):
                 instance.kill()
             await self._someone_left.wait()
-        for zygote in list(self._every_zygote):
+        for zygote, nursery in list(self._every_zygote.items()):
+            nursery.retire()
             zygote.close()
         for zygote in list(self._every_zygote):
             with contextlib.suppress(TimeoutError):
@@ -125,7 +124,7 @@ class LocalCompute:
         """Import the code so that `launch` is a fork. Raises `ImportFailed`, also when it takes longer than `timeout` s."""
         await self._environments.make(blueprint.code)
         try:
-            zygote = self._zygotes.get(blueprint) or self._start_zygote(blueprint)
+            zygote = (self._nurseries.get(blueprint) or self._start_nursery(blueprint)).first
         except NotIsolated:
             raise
         except OSError as error:
@@ -141,10 +140,10 @@ class LocalCompute:
         self._last_number += 1
         number = self._last_number
         try:
-            zygote = self._zygotes.get(blueprint)
-            furnished = zygote is not None or not self._environments.lacks(blueprint.code)
-            if furnished and zygote is None:
-                zygote = self._start_unprepared(blueprint)
+            nursery = self._nurseries.get(blueprint)
+            furnished = nursery is not None or not self._environments.lacks(blueprint.code)
+            if furnished and nursery is None:
+                nursery = self._start_unprepared(blueprint)
             ours, theirs = socket.socketpair()
         except (OSError, ImportFailed) as error:
             instance = LocalInstance(number, blueprint, self._listener, self._kill, self._loop, None)
@@ -153,16 +152,16 @@ class LocalCompute:
             return instance
         instance = LocalInstance(number, blueprint, self._listener, self._kill, self._loop, ours)
         self._instances[number] = instance
-        if zygote is None:
+        if nursery is None:
             made = self._unfurnished[number] = self._loop.create_task(self._environments.make(blueprint.code))
             made.add_done_callback(partial(self._launch_furnished, blueprint, number, theirs))
         else:
-            self._launch(zygote, number, theirs)
+            self._launch(nursery, number, theirs)
         return instance
 
-    def _launch(self, zygote: Zygote, number: int, line: socket.socket) -> None:
-        self._zygote_of[number] = zygote
-        zygote.launch(number, line)
+    def _launch(self, nursery: Nursery, number: int, line: socket.socket) -> None:
+        self._nursery_of[number] = nursery
+        nursery.launch(number, line)
 
     def _launch_furnished(
         self, blueprint: Blueprint, number: int, line: socket.socket, made: "asyncio.Task[Environment | None]"
@@ -171,22 +170,22 @@ class LocalCompute:
         del self._unfurnished[number]
         try:
             made.result()
-            zygote = self._zygotes.get(blueprint) or self._start_unprepared(blueprint)
+            nursery = self._nurseries.get(blueprint) or self._start_unprepared(blueprint)
         except asyncio.CancelledError:
             exit = Exit(None, signal.SIGKILL, killed=True, detail="It was killed before it started.")  # noqa: A001
         except (OSError, ImportFailed) as error:
             exit = Exit(None, None, killed=False, detail=_cannot_start(blueprint, error))  # noqa: A001
         else:
-            self._launch(zygote, number, line)
+            self._launch(nursery, number, line)
             return
         line.close()
         self._depart(number, 0, exit)
 
     def retire(self, blueprint: Blueprint) -> None:
-        """End the zygote of a blueprint as soon as none of its instances is left."""
-        zygote = self._zygotes.pop(blueprint, None)
-        if zygote is not None:
-            zygote.retire()
+        """End the zygotes of a blueprint as soon as none of its instances is left."""
+        nursery = self._nurseries.pop(blueprint, None)
+        if nursery is not None:
+            nursery.retire()
 
     def memory_left(self) -> tuple[int, int] | None:
         """Return (bytes of memory that are available to further instances, bytes in all)."""
@@ -206,7 +205,8 @@ class LocalCompute:
 
     async def holder(self, instance: Instance) -> int | None:
         """Return the attempt that keeps a shared instance from answering, None if that cannot be told."""
-        local, zygote = self._instances.get(instance.id), self._zygote_of.get(instance.id)
+        local, nursery = self._instances.get(instance.id), self._nursery_of.get(instance.id)
+        zygote = None if nursery is None else nursery.zygote_of(instance.id)
         if local is None or not local.pid or zygote is None:
             return None
         pid = 0 if zygote.has_own_processes else local.pid  # by such an id others cannot look at its threads
@@ -229,11 +229,12 @@ class LocalCompute:
 
     def abandoned(self, zygote: Zygote) -> None:
         """Hear that a zygote is gone. Its instances are being killed by the kernel; their ends of the lines tell when."""
-        self._every_zygote.remove(zygote)
+        nursery = self._every_zygote.pop(zygote)
         if not zygote.launched:
             self._worker.submit(processes.wipe, zygote.home)
-        if self._zygotes.get(zygote.blueprint) is zygote:
-            del self._zygotes[zygote.blueprint]
+        nursery.abandoned(zygote)
+        if nursery.is_empty and self._nurseries.get(zygote.blueprint) is nursery:
+            del self._nurseries[zygote.blueprint]
         detail = zygote.epitaph()
         for number in sorted(zygote.launched):
             instance = self._instances[number]
@@ -246,7 +247,8 @@ class LocalCompute:
         instance = self._instances.pop(number, None)
         if instance is None:
             return
-        zygote = self._zygote_of.pop(number, None)
+        nursery = self._nursery_of.pop(number, None)
+        zygote = None if nursery is None else nursery.forget(number)
         home = zygote.instances / f"{number}.{pid}" if zygote is not None and pid else None
         instance.depart(exit, home)
         self._someone_left.set()
@@ -267,25 +269,38 @@ class LocalCompute:
         self._worker.submit(processes.end_left_by, self._owner, unswept)
 
     def _kill(self, instance: LocalInstance) -> None:
-        zygote = self._zygote_of.get(instance.id)
-        if zygote is not None:
-            zygote.kill(instance.id)
+        nursery = self._nursery_of.get(instance.id)
+        if nursery is not None:
+            nursery.kill(instance.id)
         elif instance.id in self._unfurnished:
             self._unfurnished[instance.id].cancel()
 
-    def _start_unprepared(self, blueprint: Blueprint) -> Zygote:
-        zygote = self._start_zygote(blueprint)
-        self._loop.call_later(IMPORT_TIMEOUT, zygote.fail, _too_slow(blueprint, IMPORT_TIMEOUT))
-        return zygote
+    def _start_unprepared(self, blueprint: Blueprint) -> Nursery:
+        nursery = self._start_nursery(blueprint)
+        self._loop.call_later(IMPORT_TIMEOUT, nursery.first.fail, _too_slow(blueprint, IMPORT_TIMEOUT))
+        return nursery
 
-    def _start_zygote(self, blueprint: Blueprint) -> Zygote:
+    def _start_nursery(self, blueprint: Blueprint) -> Nursery:
+        nursery = Nursery(blueprint, self._start_zygote, self)
+        nursery.start()
+        self._nurseries[blueprint] = nursery
+        return nursery
+
+    def _start_zygote(self, nursery: Nursery) -> Zygote:
         self._last_number += 1
-        home = self._zygotes_home / str(self._last_number)
-        bundle = self._bundle_path(blueprint.bundle)
-        environment = self._environments.folder(blueprint.code)
-        zygote = Zygote(blueprint, bundle, environment, home, self._owner, self._enforcement, self._walls, self)
-        self._zygotes[blueprint] = zygote
-        self._every_zygote.add(zygote)
+        blueprint, home = nursery.blueprint, self._zygotes_home / str(self._last_number)
+        zygote = Zygote(
+            blueprint,
+            self._bundle_path(blueprint.bundle),
+            self._environments.folder(blueprint.code),
+            home,
+            self._owner,
+            self._enforcement,
+            self._walls,
+            self,
+            nursery.dispatch_soon,
+        )
+        self._every_zygote[zygote] = nursery
         return zygote
 
     @property

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,9 @@ ONE_THREAD = {
 }
 """What keeps numeric libraries from starting a thread per core in every instance."""
 
+_AHEAD = (
+    2 * control.BATCH
+)  # instances that are asked for before the earlier ones are forked: so it never waits for compute
 _TAIL = 64 * 1024
 _RETRY = 0.002
 _DUMP_PATIENCE = 1.0
@@ -55,8 +58,9 @@ class Exits(Protocol):
 class Zygote:
     """Be one zygote process, from its start to its end.
 
-    `ready` is done when it can fork, or has the `ImportFailed` that ended it. `launched` counts the instances that were
-    asked for and have not exited.
+    `ready` is done when it can fork, or has the `ImportFailed` that ended it; it `took` so many seconds. `launched` are the
+    instances that were asked for and have not exited, `forks` how many were asked for. `has_room` is called when it can
+    take more.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Zygote:
         enforcement: Enforcement,
         walls: Walls,
         exits: Exits,
+        has_room: Callable[[], None],
     ) -> None:
         self.blueprint = blueprint
         self.ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -82,7 +87,11 @@ class Zygote:
         self._enforcement = enforcement
         self._walls = walls
         self._exits = exits
-        self._spawns: list[tuple[int, socket.socket]] = []
+        self._has_room = has_room
+        self.born = self._loop.time()
+        self.took = 0.0
+        self.forks = 0
+        self._unforked = 0
         self._kills: list[int] = []
         self._flushing = False
         self._why = ""
@@ -147,22 +156,33 @@ class Zygote:
         """Say whether its process ids are of a namespace of its own, and mean nothing outside."""
         return self.blueprint.sandbox == "strict"
 
-    def launch(self, number: int, line: socket.socket) -> None:
-        """Ask for an instance that serves over that socket, which is closed here once it is on its way."""
-        self.launched.add(number)
-        self._spawns.append((number, line))
-        self._flush_soon()
+    @property
+    def is_able(self) -> bool:
+        """Say whether it has imported the code; it may have ended since."""
+        return self.ready.done() and self.ready.exception() is None
+
+    @property
+    def room(self) -> int:
+        """Return how many more instances it may be asked for before it has forked the earlier ones."""
+        return _AHEAD - self._unforked if self.is_able and not self.ended.done() else 0
+
+    def spawn(self, batch: Sequence[tuple[int, socket.socket]]) -> bool:
+        """Ask for instances that serve over those sockets, `control.BATCH` at most; return False if it cannot be sent now."""
+        try:
+            control.send(self._line, {"spawn": [number for number, _ in batch]}, [line.fileno() for _, line in batch])
+        except OSError:  # its queue is full, or too many descriptors are on their way; or it is ending
+            return False
+        self.launched.update(number for number, _ in batch)
+        self.forks += len(batch)
+        self._unforked += len(batch)
+        return True
 
     def kill(self, number: int) -> None:
         """Ask for an instance to be killed, with what it started."""
-        for spawn in self._spawns:
-            if spawn[0] == number:
-                self._spawns.remove(spawn)
-                spawn[1].close()
-                self._loop.call_soon(self._forget, number)
-                return
         self._kills.append(number)
-        self._flush_soon()
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
 
     def fail(self, why: str) -> None:
         """End a zygote that does not become ready, after it has told where its import hangs."""
@@ -200,36 +220,16 @@ class Zygote:
             self._why or f"The process that it was forked from ended by itself: {_say_how(self._process.returncode)}."
         )
 
-    def _forget(self, number: int) -> None:
-        """Tell of an instance that was killed before it was asked for."""
-        self.launched.discard(number)
-        self._exits.exited(number, 0, None, signal.SIGKILL, "It was killed before it started.", None)
-        if self._retired and not self.launched:
-            self.close()
-
-    def _flush_soon(self) -> None:
-        """Send what is asked for in this turn of the loop together."""
-        if not self._flushing and self.ready.done() and not self.ended.done():
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
     def _flush(self) -> None:
+        """Send the kills of this turn of the loop together."""
         self._flushing = False
         try:
-            while self._spawns:
-                batch = self._spawns[: control.BATCH]
-                message = {"spawn": [number for number, _ in batch]}
-                control.send(self._line, message, [line.fileno() for _, line in batch])
-                del self._spawns[: control.BATCH]
-                for _, line in batch:
-                    line.close()
-            while self._kills:
+            while self._kills and not self.ended.done():
                 control.send(self._line, {"kill": self._kills[:500]})
                 del self._kills[:500]
-        except OSError as error:
-            if isinstance(error, ConnectionError) or self.ended.done():
-                return
-            # Its queue is full, or too many descriptors are on their way.
+        except ConnectionError:
+            return
+        except OSError:  # its queue is full
             self._flushing = True
             self._loop.call_later(_RETRY, self._flush)
 
@@ -262,8 +262,12 @@ class Zygote:
         if "failed" in message and not self.ready.done():
             self.ready.set_exception(ImportFailed(str(message["failed"]), str(message["traceback"])))
         if "ready" in message and not self.ready.done():
+            self.took = self._loop.time() - self.born
             self.ready.set_result(str(message["ready"]))
-            self._flush_soon()
+            self._has_room()
+        if "forked" in message:
+            self._unforked = max(0, self._unforked - int(message["forked"]))
+            self._has_room()
         if self._retired and not self.launched:
             self.close()
 
@@ -275,9 +279,6 @@ class Zygote:
         os.close(self._pidfd)
         self._loop.remove_reader(self._line.fileno())
         self._line.close()
-        for _, line in self._spawns:
-            line.close()
-        self._spawns.clear()
         if not self.ready.done():
             why = self._why or f"Importing the code ended the process: {_say_how(code)}."
             self.ready.set_exception(ImportFailed(why, self._last_output()))

@@ -1,8 +1,9 @@
 """Messages between compute and a zygote: JSON objects in datagrams that keep their order, with file descriptors.
 
 To the zygote: `{"spawn": [ids]}` with one socket per id, `{"kill": [ids]}`. From it: `{"ready": note}` or
-`{"failed": message, "traceback": text}`, then `{"exits": [[id, pid, code, signal, detail, overran], …]}`; the last
-is how many bytes it used if it was ended for that, else null.
+`{"failed": message, "traceback": text}`, then `{"forked": n}` for each message with spawns, and
+`{"exits": [[id, pid, code, signal, detail, overran], …]}`; the last is how many bytes it used if it was ended for that,
+else null.
 """
 
 import json

@@ -151,10 +151,13 @@ class Zygote:
             return False
         if message is None:
             return False
-        for number, file in zip(message.get("spawn", ()), list(files), strict=True):
+        spawns = message.get("spawn", ())
+        for number, file in zip(spawns, list(files), strict=True):
             self._fork(number, file, files)
             files.remove(file)
             os.close(file)
+        if spawns:
+            control.send(self._line, {"forked": len(spawns)})
         for number in message.get("kill", ()):
             if number in self._pids:
                 kernel.kill_session(self._pids[number])
