@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,14 @@ async def hedges_async(event: Any, context: Any) -> str:
     return "came"
 
 
+async def hedges_often(event: Any, context: Any) -> str:
+    """Give up on many calls with long payloads, one after the other; then call."""
+    for _ in range(event["times"]):
+        with suppress(TimeoutError):
+            await asyncio.wait_for(context.invoke(event["to"], "x" * event["size"]), 0.02)
+    return str(await context.invoke(event["then"], "came"))
+
+
 def holding(event: Any, context: Any) -> str:
     """Call within a slot."""
     with context.slot(event["limit"]):
@@ -140,6 +148,10 @@ def stays(event: Any, context: Any) -> str:
     while not Path(event["until"]).exists():
         time.sleep(0.005)
     return "done"
+
+
+def sleeps_long(event: Any, context: Any) -> None:
+    time.sleep(60)
 
 
 def doubles(event: Any, context: Any) -> Any:

@@ -167,6 +167,15 @@ def test_a_call_that_is_given_up_is_withdrawn(server: Server, name: str, tmp_pat
     until(lambda: not server.running.engine.plant.fleets[f"{name}-stays"].running)
 
 
+def test_calls_that_were_given_up_take_no_room(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.engine.orders.MOST_BYTES", 1_000_000)
+    deploy(server, f"{name}-sleeps", "sleeps_long")
+    deploy(server, f"{name}-doubles", "doubles")
+    deploy(server, name, "hedges_often", timeout="60s")
+    event = {"to": f"{name}-sleeps", "then": f"{name}-doubles", "times": 12, "size": 100_000}
+    assert call(server, name, event) == "camecame"
+
+
 @pytest.mark.parametrize("slots", [1, 2])
 def test_what_a_task_called_ends_with_it(server: Server, name: str, tmp_path: Path, slots: int) -> None:
     begun = tmp_path / "begun"

@@ -105,6 +105,15 @@ class Nest:
         self.held: list[wire.Reply] = []
         self.errands: list[asyncio.Future[None]] = []
 
+    def begin(self, order: wire.Order, job: asyncio.Task[None]) -> None:
+        """Hold what makes an order; its payload counts until that has ended, in whichever way."""
+        self.bytes += order.size
+        self.jobs[order.number] = job
+        job.add_done_callback(lambda _: self._let_go(order.size))
+
+    def _let_go(self, size: int) -> None:
+        self.bytes -= size
+
     def told(self) -> str:
         """Return what the task waits for, in words; nothing if it works."""
         return {
@@ -142,8 +151,7 @@ class Orders:
         except PenstockError as error:
             self._tell(instance, _refusal(request.attempt, request.number, error))
             return
-        nest.bytes += request.size
-        nest.jobs[request.number] = asyncio.get_running_loop().create_task(job)
+        nest.begin(request, asyncio.get_running_loop().create_task(job))
         if request.verb == wire.INVOKE and (request.waits or request.number in nest.early):
             nest.early.discard(request.number)
             nest.waits.add(request.number)
@@ -225,7 +233,6 @@ class Orders:
             reply = _refusal(order.attempt, order.number, error)
         else:
             reply = wire.Reply(order.attempt, order.number, status, len(body), body)
-        nest.bytes -= order.size
         self._reply(running, nest, reply)
 
     async def _call(
