@@ -7,7 +7,7 @@ from penstock.api.views import View, encode, function_of, moment
 from penstock.domain.tally import GONE
 from penstock.domain.task import Outcome, name_of
 from penstock.engine.engine import Engine
-from penstock.engine.maps import LiveMap
+from penstock.engine.livemap import LiveMap
 from penstock.engine.model import built_in_of
 from penstock.store.protocol import StoredMap, StoredTask
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from penstock.engine.engine import Engine
-    from penstock.engine.maps import LiveMap
+    from penstock.engine.livemap import LiveMap
     from penstock.store.protocol import StoredTask
 
 PAGE: Final = 500

@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left, insort
-from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from penstock.domain.errors import BadRequest, Conflict, NotFound, PenstockError, TooLarge
-from penstock.domain.tally import GONE, Tally
+from penstock.domain.tally import GONE
 from penstock.domain.task import ENDED, Attempt, Outcome, State, Task, name_of
-from penstock.engine.bell import Bell
+from penstock.engine.livemap import LiveMap
 from penstock.store.protocol import StoredMap
 
 if TYPE_CHECKING:
@@ -41,51 +40,10 @@ PAGE: Final = 2000
 ENDED_AT_ONCE: Final = 100
 """Items of a cancelled map that end in one turn; each turn waits until the store knows of the one before."""
 
-RECENT: Final = 10.0
-"""Seconds over which the rate of ends is taken."""
-
 LATER: Final = 1.0
 """Seconds until what the store did not take is tried again."""
 
 log = logging.getLogger(__name__)
-
-
-class LiveMap:
-    """Hold a map whose ends are heard. `bell` is rung when items have ended; `readers` counts those who read results.
-
-    `took` are the durations (seconds) of the last items that ended well, `offered` is done when all items wait for their turn.
-    """
-
-    __slots__ = ("_pace", "bell", "offered", "readers", "stored", "tally", "took")
-
-    def __init__(self, stored: StoredMap) -> None:
-        self.stored = stored
-        self.tally = Tally(stored.id + 1, stored.items, stored.twins)
-        self.bell = Bell()
-        self.readers = 0
-        self.took: deque[float] = deque(maxlen=1001)
-        self.offered = asyncio.Event()
-        self._pace: deque[tuple[float, int]] = deque()
-
-    @property
-    def last(self) -> int:
-        """Return the id of the last item's task."""
-        return self.stored.id + self.stored.items
-
-    def note_pace(self, now: float) -> None:
-        """Take note that items have ended now."""
-        pace = self._pace
-        if not pace or now - pace[-1][0] >= RECENT / 100:
-            pace.append((now, self.tally.ended))
-        while pace[0][0] < now - RECENT and len(pace) > 2:
-            pace.popleft()
-
-    def rate(self, now: float) -> float | None:
-        """Return how many items end in a second, of late; None if that is not known."""
-        if not self._pace or now - self._pace[0][0] < RECENT / 100:
-            return None
-        since, ended = self._pace[0]
-        return (self.tally.ended - ended) / (now - since)
 
 
 class Maps:
@@ -120,6 +78,8 @@ class Maps:
                 live = await self.live(map_id)
                 if live.stored.cancelled is not None:
                     await self._withdraw(live)
+            except NotFound:  # it was pruned just now
+                return
             except PenstockError as error:
                 log.warning("The map %s could not be taken up, and will be later: %s", name_of(map_id), error)
                 await asyncio.sleep(LATER)
@@ -225,20 +185,25 @@ class Maps:
         if tasks:
             self._keep(live)
         try:
+            removed = False
             for some in _slices(tasks):
-                if self._plant.pipes.get(stored.pipeline) is not pipe:
-                    self._refuse_removed(stored, tasks)
-                self._intake.offer(stored.pipeline, pipe, some)
+                removed = removed or self._plant.pipes.get(stored.pipeline) is not pipe
+                if removed:
+                    self._refuse_removed(some)
+                else:
+                    self._intake.offer(stored.pipeline, pipe, some)
                 await asyncio.sleep(0)
         finally:
             live.offered.set()
+        if removed:
+            gone = f"The pipeline '{stored.pipeline}' was removed while the map was being sent"
+            raise Conflict(f"{gone}. What had not started by then will not run.")
 
-    def _refuse_removed(self, stored: StoredMap, tasks: Sequence[Task]) -> None:
-        """End the items of a map whose pipeline was removed while it was sent. Raises `Conflict`."""
+    def _refuse_removed(self, tasks: Sequence[Task]) -> None:
+        """End items of a map whose pipeline was removed before they were offered."""
         body = b'{"type": "Cancelled", "message": "The pipeline was removed while the map was being sent."}'
         for task in tasks:
             self._recorder.write(Attempt(task, Outcome.CANCELLED, State.CANCELLED, body, self._plant.wall()))
-        raise Conflict(f"The pipeline '{stored.pipeline}' was removed while the map was being sent. It will not run.")
 
     # live maps ----------------------------------------------------------------------------------------------------
     def _keep(self, live: LiveMap) -> None:
@@ -295,7 +260,7 @@ class Maps:
         while at <= live.last:
             page = await store.ends(project, at - 1, live.last, PAGE)
             upto = page[-1][0] if len(page) == PAGE else live.last
-            known = {task: (outcome or state).value if state in ENDED else "" for task, state, outcome in page}
+            known = _endings(page)
             for some in _slices(range(at, upto + 1)):
                 for task in some:
                     if ending := known.get(task, GONE):
@@ -303,9 +268,9 @@ class Maps:
                 await asyncio.sleep(0)
             at = upto + 1
         for own, twin in live.stored.twins.items():
-            for _, state, outcome in await store.ends(project, twin - 1, twin, 1):
-                if state in ENDED:
-                    tally.hear(own - tally.first, twin, (outcome or state).value)
+            page = await store.ends(project, twin - 1, twin, 1)
+            if ending := _endings(page).get(twin, GONE):
+                tally.hear(own - tally.first, twin, ending)
         self._look_whole(live)
         self._stragglers.taken_up(live)
 
@@ -315,8 +280,8 @@ class Maps:
             stored = await self._plant.store.map(self._plant.project_id, live.stored.id)
             if stored is None:
                 return
-            live.stored = stored
-            live.tally.forget(stored.twins)
+            live.stored = replace(stored, twins={**stored.twins, **live.stored.twins})  # one may have come meanwhile
+            live.tally.forget(live.stored.twins)
             await self._read(live)
             live.bell.ring()
 
@@ -480,6 +445,11 @@ class Maps:
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
         return job
+
+
+def _endings(page: Sequence[tuple[int, State, Outcome | None]]) -> dict[int, str]:
+    """Return how tasks have ended, "" for those that have not."""
+    return {task: (outcome or state).value if state in ENDED else "" for task, state, outcome in page}
 
 
 def _slices(several: S) -> Iterator[S]:

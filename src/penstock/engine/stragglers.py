@@ -13,13 +13,13 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.domain.errors import Conflict, NotFound, PenstockError
-from penstock.domain.task import Task
+from penstock.domain.task import Attempt, Outcome, State, Task
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from penstock.engine.livemap import LiveMap
     from penstock.engine.loops import Loops
-    from penstock.engine.maps import LiveMap
     from penstock.engine.model import Plant
 
 MOST: Final = 0.75
@@ -30,6 +30,10 @@ SHORTEST: Final = 0.05
 
 PAUSE: Final = 0.1
 """Seconds between two looks at a map."""
+
+_REMOVED: Final = (
+    b'{"type": "Cancelled", "message": "The pipeline was removed while the item was to run a second time."}'
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +48,8 @@ class Stragglers:
         self._jobs: set[asyncio.Task[Any]] = set()
 
     def join(self, loops: Loops) -> None:
-        """Get to know who sends tasks, cancels them, and hears of their ends."""
-        self._intake, self._maps = loops.intake, loops.maps
+        """Get to know who sends tasks, cancels them, and hears and writes of their ends."""
+        self._intake, self._maps, self._recorder = loops.intake, loops.maps, loops.recorder
 
     def close(self) -> None:
         """Run nothing again any more."""
@@ -133,6 +137,7 @@ class Stragglers:
             finally:
                 plant.sending.discard(twin.id)
             if plant.pipes.get(own.pipeline) is not pipe:
+                self._recorder.write(Attempt(twin, Outcome.CANCELLED, State.CANCELLED, _REMOVED, plant.wall()))
                 return
             pipe.counts.queued += 1
             self._maps.paired(live, item, twin.id)
