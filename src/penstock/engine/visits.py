@@ -107,6 +107,11 @@ class Visit:
         """Say whether `next` has something at once."""
         return bool(self._heard)
 
+    @property
+    def ends(self) -> float:
+        """Return the moment at which its instance must be gone."""
+        return inf if self.running is None else self.running.member.ends
+
     async def next(self) -> Head | Piece | Close | Over:
         """Return what the app answers next. Raises `Saturated`, `ClientTooSlow` and what else ends it before that."""
         while not self._heard:
@@ -243,7 +248,7 @@ class Visits:
         visit.traffic.open += 1
         visit.moved = running.sent
         self._stop_clock(visit)
-        self._watch(visit, min(running.timeout, PATIENCE, self._end_of_life(visit) - running.sent))
+        self._watch(visit, min(running.timeout, PATIENCE, visit.ends - running.sent))
         visit.wake_sender()
         task = visit.task
         return Run(
@@ -318,14 +323,6 @@ class Visits:
         if visit.timer is not None:
             visit.timer.cancel()
 
-    def _end_of_life(self, visit: Visit) -> float:
-        """Return the moment at which the instance of a request must be gone."""
-        assert visit.running is not None
-        member = visit.running.member
-        function = self._plant.functions.get(member.fleet.function)
-        most = None if function is None else function.spec.max_runtime
-        return inf if most is None else member.born + most
-
     def _look(self, visit: Visit) -> None:
         """End what has overstayed, or look again when it will have."""
         running = visit.running
@@ -334,13 +331,13 @@ class Visits:
         now = self._plant.clock()
         if visit.gone:
             self._end_gone(visit, running, now)
-        elif now >= self._end_of_life(visit):
+        elif now >= visit.ends:
             self._cut(visit)
         elif visit.accepted:
-            if (end := self._end_of_life(visit)) < inf:
-                self._watch(visit, end - now)
+            if visit.ends < inf:
+                self._watch(visit, visit.ends - now)
         elif (left := self._left(visit, running, now)) > 0:
-            self._watch(visit, min(left, PATIENCE, self._end_of_life(visit) - now))
+            self._watch(visit, min(left, PATIENCE, visit.ends - now))
         elif visit.sends_since is not None or visit.reads_since is not None:
             visit.hear(ClientTooSlow("The request came too slowly, or its answer was not read. It was given up."))
             if visit.sends_since is not None:
