@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import pytest
 from tests.conformance.stores import NOW, all_waiting, done, ids, task, tasks
 
+from penstock.artifacts.vault import FileVault
 from penstock.domain.errors import DiskFull, Locked, PenstockError
 from penstock.domain.task import State
 from penstock.store import writer
@@ -51,6 +52,24 @@ def test_nobody_else_may_read_what_is_kept(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(body())
+
+
+def test_a_setting_that_looks_like_a_sealed_one_is_not_sealed_anew_at_every_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"function": "f", "params": {"box": {"sealed": "with wax"}, "key": {"secret": "text"}}}
+
+    async def body() -> None:
+        store = SqliteStore(tmp_path, vault=FileVault(tmp_path / "secrets.key"))
+        await store.open()
+        project = await store.project("default")
+        await store.apply(project, [Write("pipeline", "p", "create", settings, None, settings)], NOW)
+        assert [one.settings for one in await store.objects(project, "pipeline", "", 9)] == [settings]
+        await store.close()
+
+    asyncio.run(body())
+    asyncio.run(body())
+    assert "were sealed" not in caplog.text
 
 
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:

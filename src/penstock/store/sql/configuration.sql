@@ -16,14 +16,14 @@ ON CONFLICT (project, kind, name) DO UPDATE SET settings = excluded.settings, up
 
 -- name: objects_to_seal
 SELECT project, kind, name, settings FROM objects
-WHERE instr(settings, '"secret":"') OR instr(replace(settings, '{"sealed":"' || ?1, ''), '{"sealed":"');
+WHERE instr(settings, '"secret":"') OR instr(replace(settings, '"secret":{"sealed":"' || ?1, ''), '"secret":{"sealed":"');
 
 -- name: seal_object
 UPDATE objects SET settings = ?4 WHERE project = ?1 AND kind = ?2 AND name = ?3;
 
 -- name: versions_to_seal
 SELECT project, function, number, settings FROM versions
-WHERE instr(settings, '"secret":"') OR instr(replace(settings, '{"sealed":"' || ?1, ''), '{"sealed":"');
+WHERE instr(settings, '"secret":"') OR instr(replace(settings, '"secret":{"sealed":"' || ?1, ''), '"secret":{"sealed":"');
 
 -- name: seal_version
 UPDATE versions SET settings = ?4 WHERE project = ?1 AND function = ?2 AND number = ?3;
