@@ -11,7 +11,7 @@ import asyncio
 from math import inf
 from typing import TYPE_CHECKING
 
-from penstock.engine.model import PRESENT, READY
+from penstock.engine.model import PRESENT
 
 if TYPE_CHECKING:
     from penstock.engine.loops import Loops
@@ -96,7 +96,7 @@ class Sleepers:
         """Say whether one more instance may work, in its pool too; one that is idle goes if it has to."""
         if fleet.present < self._most(fleet):
             return self._pools.may_wake(fleet)
-        idle = next((one for one in fleet.members.values() if one.state == READY and not one.busy), None)
+        idle = fleet.idle()
         if idle is not None:
             self._lives.retire(idle)
         return fleet.present < self._most(fleet) and self._pools.may_wake(fleet)
