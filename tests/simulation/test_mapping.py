@@ -7,7 +7,6 @@ from tests.simulation.test_use import Works, virtual_sleep, works
 
 from penstock.compute.protocol import Ending
 from penstock.domain.errors import Conflict
-from penstock.domain.settings import finish
 from penstock.domain.task import State
 from penstock.engine.harvest import Harvest
 from penstock.engine.maps import SLICE
@@ -113,7 +112,7 @@ def test_only_items_that_were_not_offered_yet_are_refused_when_their_pipeline_go
         def until_it_goes(name: str, pipe: Any, tasks: Any) -> None:
             offer(name, pipe, tasks)
             offered.extend(task.id for task in tasks)
-            finish(engine.reconciler.remove("pipeline", "p"))
+            list(engine.reconciler.remove("pipeline", "p"))
 
         engine.intake.offer = until_it_goes  # type: ignore[method-assign]
         with pytest.raises(Conflict, match="was removed while the map was being sent"):
