@@ -31,6 +31,12 @@ def test_a_stranger_cannot_pose_as_another() -> None:
     ]  # fmt: skip
 
 
+def test_what_else_only_proxies_say_is_believed_of_them_alone() -> None:
+    said = [(b"forwarded", b"for=1.1.1.1"), (b"x-real-ip", b"1.1.1.1"), (b"x-forwarded-prefix", b"/a")]
+    assert not {name for name, _ in said} & {name for name, _ in head("9.9.9.9", *said).headers}
+    assert [one for one in head("10.0.0.1", *said).headers if one in said] == said
+
+
 def test_a_trusted_proxy_is_believed_and_what_came_before_it_is_not() -> None:
     told = head("10.0.0.1", (b"x-forwarded-for", b"6.6.6.6, 1.1.1.1"), (b"x-forwarded-for", b"10.0.0.2"), *FORGED[1:])
     assert (told.client, told.scheme) == (("1.1.1.1", 0), "https")
@@ -41,6 +47,13 @@ def test_a_trusted_proxy_is_believed_and_what_came_before_it_is_not() -> None:
 def test_nonsense_is_not_believed() -> None:
     told = head("10.0.0.1", (b"x-forwarded-proto", b"gopher"), (b"x-forwarded-for", b"10.0.0.2"))
     assert (told.client[0], told.scheme) == ("10.0.0.1", "http")
+
+
+def test_no_header_takes_the_host_away_and_each_names_its_own() -> None:
+    told = head(
+        "9.9.9.9", (b"connection", b"host, x-one"), (b"connection", b"x-two"), (b"x-one", b"1"), (b"x-two", b"2")
+    )
+    assert [name for name, _ in told.headers if name in {b"host", b"x-one", b"x-two"}] == [b"host"]
 
 
 def test_what_is_about_one_connection_does_not_pass() -> None:

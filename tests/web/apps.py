@@ -105,7 +105,7 @@ async def bare(scope: dict[str, Any], receive: Any, send: Any) -> None:
         raise RuntimeError("no lifespan")
     ways = {
         "/no-start": _no_start, "/nothing": _nothing, "/half": _half, "/huge-head": _huge_head, "/split": _split,
-        "/longer": _longer, "/swallows": _swallows, "/floods": _floods,
+        "/longer": _longer, "/odd-length": _odd_length, "/at-once": _at_once, "/swallows": _swallows, "/floods": _floods,
     }  # fmt: skip
     await ways[scope["path"].removeprefix(scope["root_path"])](receive, send)
 
@@ -141,6 +141,16 @@ async def _split(receive: Any, send: Any) -> None:
 async def _longer(receive: Any, send: Any) -> None:
     await _start(send, (b"content-length", b"3"))
     await send({"type": "http.response.body", "body": b"longer than that"})
+
+
+async def _odd_length(receive: Any, send: Any) -> None:
+    await _start(send, (b"Content-Length", b"three"))
+    await send({"type": "http.response.body", "body": b"123", "more_body": True})
+
+
+async def _at_once(receive: Any, send: Any) -> None:
+    await _start(send, (b"content-length", b"4"))
+    await send({"type": "http.response.body", "body": b"done"})
 
 
 async def _swallows(receive: Any, send: Any) -> None:
@@ -184,6 +194,12 @@ async def echo(socket: WebSocket) -> None:
             await socket.send({**message, "type": "websocket.send"})
     finally:
         print(f"left with {message.get('code')}")
+
+
+@fast.websocket("/closes")
+async def closes(socket: WebSocket, code: int, reason: str) -> None:
+    await socket.accept()
+    await socket.close(code, reason)
 
 
 @fast.websocket("/refuses")

@@ -5,6 +5,7 @@ import hashlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from tests.api.serving import until
 from tests.web.hosting import Host, get
 
+from penstock.api import http
 from penstock.engine import visits
 
 
@@ -129,7 +131,8 @@ def test_an_instance_that_is_replaced_finishes_its_streams(host: Host, name: str
 
 # bad luck -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("path", "status"), [("no-start", 500), ("nothing", 500), ("huge-head", 500), ("split", 500), ("swallows", 504)]
+    ("path", "status"),
+    [("no-start", 500), ("nothing", 500), ("huge-head", 500), ("split", 500), ("odd-length", 500), ("swallows", 504)],
 )
 def test_an_app_that_does_not_answer_is_answered_for(bare: str, path: str, status: int) -> None:
     answer = get(f"{bare}/{path}")
@@ -230,7 +233,6 @@ def test_one_who_leaves_while_waiting_is_forgotten(host: Host, name: str) -> Non
 def test_what_is_no_web_app_says_so(host: Host, name: str) -> None:
     app = host.deploy(name, "event")
     assert get(f"{app}/").status_code == 404
-    assert get(host.url("nobody", "/")).status_code == 404
 
 
 def test_a_web_app_takes_no_tasks(host: Host, fast: str) -> None:
@@ -285,6 +287,32 @@ def test_a_host_name_leads_to_its_app_and_to_nothing_else(host: Host, name: str)
         host.deploy(f"{name}o", "fast", hosts=[f"{name}.example"])
     host.server.ask("PATCH", f"/v1/functions/{name}", {"hosts": []})
     assert get(f"{url}/", headers={"host": f"{name}.example"}).status_code == 403
+
+
+def test_a_stranger_hears_of_no_names(host: Host, name: str) -> None:
+    host.deploy(name, "fast", public=False)
+    answer = get(host.url(f"{name}x", "/"))
+    assert answer.status_code == 401
+    assert name not in answer.text.replace(f"{name}x", "")
+    token = {"authorization": f"Bearer {host.server.running.token}"}
+    assert get(host.url(f"{name}x", "/"), headers=token).status_code == 404
+
+
+def send_on(line: socket.socket) -> None:
+    while True:
+        line.sendall(b"x")
+        time.sleep(0.01)
+
+
+def test_one_who_sends_on_after_the_answer_is_let_go(host: Host, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "PATIENCE", 0.2)
+    monkeypatch.setattr(http, "SLOWEST", 1 << 40)
+    host.deploy(name, "bare")
+    with host.dial(name, "/at-once", "content-length: 1000000", method="POST") as line:
+        line.sendall(b"x")
+        assert line.recv(1000).startswith(b"HTTP/1.1 200 ")
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            send_on(line)
 
 
 def test_a_connection_that_is_only_opened_harms_nobody(host: Host, fast: str) -> None:

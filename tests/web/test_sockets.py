@@ -3,6 +3,7 @@
 import contextlib
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from tests.api.serving import Server, until
@@ -128,10 +129,23 @@ def test_a_server_that_stops_closes_them(tmp_path: Path) -> None:
 
 
 def test_only_apps_have_them(host: Host, fast: str) -> None:
+    token = {"authorization": f"Bearer {host.server.running.token}"}
     for path in ("/v1/functions", "/web/nobody/echo"):
-        with pytest.raises(InvalidStatus) as refused:
-            connect(f"ws://127.0.0.1:{host.server.port}{path}")
-        assert refused.value.response.status_code == 404
+        for headers, status in ((token, 404), ({}, 401)):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(f"ws://127.0.0.1:{host.server.port}{path}", additional_headers=headers)
+            assert refused.value.response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "told"),
+    [(3000, "ü" * 200, 3000), (1008, "\U0001f6b0" * 60, 1008), (1005, "", 1011), (1015, "", 1011), (77, "x", 1011)],
+)
+def test_what_an_app_closes_with_is_always_a_close(fast: str, code: int, reason: str, told: int) -> None:
+    with connect(f"{fast}/closes?code={code}&reason={quote(reason)}") as socket:
+        assert close_code(socket) == told
+        assert socket.protocol.close_reason is not None
+        assert reason.startswith(socket.protocol.close_reason)
 
 
 def test_a_private_one_wants_the_token(host: Host, name: str) -> None:

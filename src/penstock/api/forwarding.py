@@ -23,6 +23,9 @@ _HOP_BY_HOP: Final = frozenset({
     b"trailers", b"transfer-encoding", b"upgrade",
 })  # fmt: skip
 _FORWARDED: Final = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
+_OF_PROXIES: Final = frozenset({b"forwarded", b"x-real-ip"})
+"""What only proxies say, too, beside all that begins with `x-forwarded-`; of a trusted one it passes as it came."""
+
 _SCHEMES: Final = frozenset({"http", "https"})
 _MOST_PEERS: Final = 1000
 
@@ -40,6 +43,7 @@ class Forwarding:
         dropped = _HOP_BY_HOP | _named(scope["headers"])
         if private:
             dropped |= {b"authorization"}
+        believed = self._trusts(peer)
         said: dict[bytes, bytes] = {}
         headers: Headers = []
         host = b""
@@ -47,11 +51,11 @@ class Forwarding:
             name = header[0]
             if name in _FORWARDED:
                 said[name] = said[name] + b", " + header[1] if name in said else header[1]
-            elif name not in dropped:
+            elif name not in dropped and (believed or not _is_of_proxies(name)):
                 headers.append(header)
                 if name == b"host":
                     host = header[1]
-        trusted = bool(said) and self._trusts(peer)
+        trusted = believed and bool(said)
         client, via = self._client(peer, said) if trusted else (peer, peer.encode())
         scheme: str = said.get(b"x-forwarded-proto", b"").decode("latin-1").strip().lower() if trusted else ""
         if scheme not in _SCHEMES:
@@ -114,7 +118,12 @@ def trusted_proxies() -> list[IPv4Network | IPv6Network]:
 
 def _named(headers: Headers) -> frozenset[bytes]:
     """Return the headers that `Connection` names: they are about this connection, too."""
+    named: set[bytes] = set()
     for name, value in headers:
         if name == b"connection" and value.lower() not in {b"keep-alive", b"close", b"upgrade"}:
-            return frozenset(one.strip().lower() for one in value.split(b","))
-    return frozenset()
+            named.update(one.strip().lower() for one in value.split(b","))
+    return frozenset(named - {b"host"})  # whose request it is, is never about a connection
+
+
+def _is_of_proxies(name: bytes) -> bool:
+    return name in _OF_PROXIES or name.startswith(b"x-forwarded-")

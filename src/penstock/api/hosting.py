@@ -82,19 +82,24 @@ class Hosting:
             await relay(self._engine.visits, pipeline, head, scope, headers, receive, send)
 
     def _find(self, scope: Scope, headers: Headers) -> tuple[Function, str, str]:
-        """Return the function that a request is for, the alias that it names, and where it is mounted. Raises `NotFound`."""
+        """Return the function that a request is for, the alias that it names, and where it is mounted.
+
+        Raises `NotFound`, but for one without the token what the doorman has to say.
+        """
         plant = self._engine.plant
         name = self._hosted(headers)
         root = ""
         if name is None:
             raw: bytes = scope["raw_path"]
             if not raw.startswith(b"/web/"):  # of WebSockets, any may come here
+                self._doorman.check(scope["path"], headers)
                 raise NotFound("web app", scope["path"])
             name = raw.split(b"/", 3)[2].decode("latin-1")
             root = PREFIX + name
         name, _, alias = name.partition(DIRECT)
         function = plant.functions.get(name)
         if function is None:
+            self._doorman.check(scope["path"], headers)  # a stranger hears of no names
             raise NotFound("function", name, nearest(name, plant.functions))
         return function, alias, root
 

@@ -71,7 +71,8 @@ class Connection(HttpToolsProtocol):
         self._corked = Corked(transport)
         super().connection_made(self._corked)  # type: ignore[arg-type] # it has all that is used of a transport
         self._head_bytes: int | None = 0  # None: no head is being read
-        self._reading_since: float | None = self.loop.time()
+        self._reading_since: float | None = self.loop.time()  # None: the request is here
+        self._is_read = False  # somebody reads its body, and watches how slowly it comes
         self._watch = self.loop.call_later(PATIENCE, self._look_at_clock)
         self._watchers: set[Callable[[], None]] = set()
 
@@ -89,12 +90,15 @@ class Connection(HttpToolsProtocol):
         self._watchers.add(gone)
 
     def unwatch(self, gone: Callable[[], None]) -> None:
-        """Call no more."""
+        """Call no more: the request is answered. What is still to come of it has as long as any other."""
         self._watchers.discard(gone)
+        self._is_read = False
+        if self._reading_since is not None:
+            self._reading_since = self.loop.time()
 
     def streams(self) -> None:
         """Leave it to the one who reads the request's body to watch how slowly it comes."""
-        self._reading_since = None
+        self._is_read = True
 
     def flush(self) -> None:
         """Send the head of an answer whose body takes its time."""
@@ -127,6 +131,7 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes is None:
             self._head_bytes = 0
         self._reading_since = self.loop.time()
+        self._is_read = False
 
     def on_headers_complete(self) -> None:
         """Note that the head was read."""
@@ -153,7 +158,7 @@ class Connection(HttpToolsProtocol):
 
     def _look_at_clock(self) -> None:
         most = PATIENCE + MOST_BODY / SLOWEST
-        since, now = self._reading_since, self.loop.time()
+        since, now = None if self._is_read else self._reading_since, self.loop.time()
         if since is not None and now - since > (PATIENCE if self._head_bytes is not None else most):
             self.transport.close()
         else:

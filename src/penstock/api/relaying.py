@@ -73,7 +73,7 @@ def check(status: int, headers: list[tuple[bytes, bytes]]) -> None:
         size += len(name) + len(value)
         if not _NAME.fullmatch(name) or _CONTROL.search(value):
             raise BadHead("a header has characters that it must not have")
-        if name == b"content-length" and not value.isdigit():
+        if name.lower() == b"content-length" and not value.isdigit():
             raise BadHead("the content-length is no number")
     if size > _MOST_HEADERS:
         raise BadHead(f"the headers have {size} bytes, and {_MOST_HEADERS} at most may pass")

@@ -20,6 +20,10 @@ from penstock.runtime.heads import BadHead, Headers, unpack_headers
 MOST_MESSAGE: Final = 16 << 20
 """Bytes that one message may have, in either direction."""
 
+_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015)})
+"""Codes that a close may carry, beside those of applications (RFC 6455, 7.4; IANA); others mean that there was none."""
+
+_MOST_REASON: Final = 123  # bytes
 _FAILED: Final = 1011
 _TOO_BIG: Final = 1009
 _SUBPROTOCOL: Final = b"sec-websocket-protocol"
@@ -129,7 +133,8 @@ class _Socket:
         return False
 
     async def _close(self, code: int, reason: str) -> None:
-        await self._send("close", code=code, reason=reason[:40])
+        fits = reason.encode()[:_MOST_REASON].decode("utf-8", "ignore")
+        await self._send("close", code=code if code in _CODES or 3000 <= code < 5000 else _FAILED, reason=fits)
 
     async def _end(self, over: Over | None) -> None:
         """Close, or refuse, what the app has not: it has ended."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import socket
 import stat
@@ -9,16 +10,19 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from penstock.compute.allowance import Allowance
 from penstock.compute.connection import Connection, NoConnection
 from penstock.compute.protocol import Blueprint, End, Ending, Exit, Listener, Part, Run
 from penstock.runtime import blackbox, wire
 from penstock.runtime.bodies import Receiver, Sender
-from penstock.runtime.frames import Word
+from penstock.runtime.frames import Credit, Word
 from penstock.runtime.wire import INLINE, MAX_BODY, STREAMS, Frame
 from penstock.runtime.wire_web import encode_visit
 
 _ENDINGS = (*Ending, Ending.OK)  # by number; the last is that of a batch, whose parts have their own
 _TAIL = 16 * 1024
+_AHEAD = 1.0  # seconds by which two readings of the clock may differ, and much more
+_MOST_ERROR = 2 << 20
 _LAST_MOMENTS = 1.0  # seconds between the end of a stream and that of its process
 
 
@@ -43,7 +47,7 @@ class LocalInstance:
         self._listener = listener
         self._ask_to_kill = kill
         self._running: dict[int, int] = {}  # how many tasks of a batch each execution has, 0 if it is none
-        self._visits: set[int] = set()
+        self._visits = Allowance()
         self._defined: set[int] = set()
         self._sending = Sender()
         self._arriving: Receiver[wire.End | wire.Order] = Receiver()
@@ -78,7 +82,7 @@ class LocalInstance:
             if run.batch:
                 frames.append(wire.encode_batch(run.attempt, run.batch))
             if run.head is not None:
-                self._visits.add(run.attempt)
+                self._visits.begin(run.attempt)
                 frames.append(encode_visit(run.attempt, run.more, run.head))
             body = payload if size <= INLINE else b""
             frames.append(
@@ -108,7 +112,11 @@ class LocalInstance:
 
     def tell(self, words: Sequence[Word]) -> None:
         """Tell web requests what came for them."""
-        self._connection.send(b"".join([wire.encode(word) for word in words if word.attempt in self._visits]))
+        mine = [word for word in words if word.attempt in self._visits]
+        for word in mine:
+            if isinstance(word, Credit):
+                self._visits.grant(word)
+        self._connection.send(b"".join(map(wire.encode, mine)))
 
     def stop(self) -> None:
         """Let it end by itself when it has finished what it has."""
@@ -161,15 +169,20 @@ class LocalInstance:
         starts: list[tuple[int, float]] = []
         requests: list[wire.Request] = []
         words: list[Word] = []
+        latest = time.monotonic() + _AHEAD
         for frame in frames:
             if isinstance(frame, wire.End):
+                _check_end(frame, latest)
                 if frame.size == len(frame.body):
                     self._end(frame, frame.body, ends)
                 else:
                     self._arriving.expect(frame)
             elif isinstance(frame, wire.Started):
-                starts.append((frame.attempt, frame.at))
+                _check_moment(frame.at, latest)
+                if frame.attempt in self._running:
+                    starts.append((frame.attempt, frame.at))
             elif isinstance(frame, Word) and self._is_for_visit(frame):
+                self._visits.take(frame)
                 words.append(frame)
             elif isinstance(frame, wire.Request):
                 self._request(frame, requests)
@@ -177,7 +190,8 @@ class LocalInstance:
                 if starts:
                     self._listener.started(self, starts)
                     starts = []
-                self._listener.output(self, frame.attempt, STREAMS[frame.stream], frame.text)
+                attempt = frame.attempt if frame.attempt in self._running else 0
+                self._listener.output(self, attempt, STREAMS[frame.stream], frame.text)
             else:
                 self._take_other(frame, ends, requests)
         self._tell_all(starts, words, requests, ends)
@@ -206,6 +220,8 @@ class LocalInstance:
         if isinstance(frame, wire.Order) and frame.size != len(frame.body):
             self._arriving.expect(frame)
         else:
+            if isinstance(frame, wire.Took):
+                _check_moment(frame.at, time.monotonic() + _AHEAD)
             requests.append(frame)
 
     def _take_other(self, frame: Frame, ends: list[End], requests: list[wire.Request]) -> None:
@@ -234,7 +250,9 @@ class LocalInstance:
         attempt = frame.attempt
         tasks = self._running.pop(attempt, None)
         if tasks is not None:
-            self._visits.discard(attempt)
+            self._visits.end(attempt)
+            if frame.ending in {wire.ERROR, wire.THROTTLED} or (body and frame.ending == wire.CANCELLED):
+                _check_error(body)
             ends.append(
                 End(
                     attempt,
@@ -280,6 +298,29 @@ class LocalInstance:
         if self._lost:
             self._loop.call_soon(then)
         self._then = then
+
+
+def _check_moment(at: float, latest: float) -> None:
+    """Check that something can have happened at a moment: limits count from it. Raises `WireError`."""
+    if not 0.0 <= at <= latest:
+        raise wire.WireError(f"something is said to have happened at {at}, which is yet to come")
+
+
+def _check_end(end: wire.End, latest: float) -> None:
+    _check_moment(end.started, latest)
+    _check_moment(end.finished, latest)
+    if end.retry_after is not None and not 0.0 <= end.retry_after < math.inf:
+        raise wire.WireError(f"an execution is to be tried again in {end.retry_after} s")
+
+
+def _check_error(body: bytes) -> None:
+    """Check that an error can be told to people. Raises `WireError`."""
+    try:
+        error = json.loads(body) if len(body) <= _MOST_ERROR else None
+    except (ValueError, RecursionError):
+        error = None
+    if not isinstance(error, dict) or not all(isinstance(error.get(part), str) for part in ("type", "message")):
+        raise wire.WireError("an execution ended with an error that cannot be read")
 
 
 def _parts(frame: wire.End, body: bytes, tasks: int) -> tuple[Part, ...]:

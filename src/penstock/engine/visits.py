@@ -124,8 +124,8 @@ class Visit:
         return word
 
     def took(self, size: int) -> None:
-        """Take note that the client has room for more."""
-        self._owed += size
+        """Take note that the client has room for more. Nothing counts as a byte: it takes room, too."""
+        self._owed += size or 1
         if self._owed >= CHUNK and not self.ended:
             self.visits.tell(self, (Credit(self.attempt, self._owed),))
             self._owed = 0
@@ -141,7 +141,7 @@ class Visit:
                 await self._room
             piece = data[at : at + min(CHUNK, self._window)]
             at += len(piece)
-            self._window -= len(piece)
+            self._window -= len(piece) or 1
             done = at >= len(data)
             self.visits.tell(self, (Piece(self.attempt, flags if done else flags & ~LAST, piece),))
             if done:
@@ -155,7 +155,7 @@ class Visit:
     def hear(self, word: Word | Over | PenstockError) -> None:
         """Take what the relay gets next."""
         if isinstance(word, Credit):
-            self._window += word.granted
+            self._window = min(WINDOW, self._window + word.granted)
             self.wake_sender()
             return
         if isinstance(word, Head) and self.socket:

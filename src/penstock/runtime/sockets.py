@@ -34,7 +34,7 @@ class WebSocketVisit(Visiting):
     def feed(self, piece: Piece) -> None:
         """Take the next piece of a message."""
         self._message.append(piece.data)
-        self._owed += len(piece.data)
+        self._owed += len(piece.data) or 1
         if piece.flags & LAST:
             data = b"".join(self._message)
             self._message.clear()

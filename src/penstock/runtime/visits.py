@@ -68,7 +68,7 @@ class Visiting(ABC):
     async def send_pieces(self, data: bytes, flags: int) -> None:
         """Send a body's or a message's next bytes, with `flags` on the last of them."""
         if len(data) <= CHUNK and self._window > 0:
-            self._window -= len(data)
+            self._window -= len(data) or 1
             self.line.put(encode_piece(self.attempt, flags, data))
             return
         rest = memoryview(data)
@@ -80,7 +80,7 @@ class Visiting(ABC):
                 raise ClientGone("the client is gone")
             now = rest[: min(CHUNK, self._window)]
             rest = rest[len(now) :]
-            self._window -= len(now)
+            self._window -= len(now) or 1
             self.line.put(encode_piece(self.attempt, flags & TEXT if rest else flags, now))
             if not rest:
                 return
@@ -103,7 +103,7 @@ class HttpVisit(Visiting):
     def feed(self, piece: Piece) -> None:
         """Take the next piece of the body."""
         self._body.append(piece.data)
-        self._owed += len(piece.data)
+        self._owed += len(piece.data) or 1
         self._more = not piece.flags & LAST
         self.news.set()
 

@@ -1,7 +1,7 @@
 """The web on the wire: requests, the heads of answers, and pieces of bodies and messages both ways.
 
 The law: never more than `WINDOW` bytes of pieces are on their way in one direction of a request; who takes them gives
-credit. A piece has at most `CHUNK` bytes, so that a large body never blocks others.
+credit; a piece without bytes counts as one. A piece has at most `CHUNK` bytes, so that a large body never blocks others.
 """
 
 from struct import Struct

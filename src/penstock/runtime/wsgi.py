@@ -93,7 +93,7 @@ class WsgiVisit:
         with self._turn:
             if isinstance(word, Piece):
                 self._body += word.data
-                self._owed += len(word.data)
+                self._owed += len(word.data) or 1
                 self._more = not word.flags & LAST
             elif isinstance(word, Credit):
                 self._window += word.granted
