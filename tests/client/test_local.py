@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,18 @@ def test_a_failure_comes_with_the_traceback_of_the_other_side(client: Client) ->
 def test_many_items(client: Client) -> None:
     results = client.map(cube, iter(range(10_000)), max_parallel_requests=20, max_instances=4)
     assert list(results) == [number**3 for number in range(10_000)]
+
+
+def test_threads_may_map_at_once_and_what_the_program_has_registered_stays() -> None:
+    import cloudpickle  # noqa: PLC0415
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert len(set(threads.map(bundle_of, [cube] * 64))) == 1
+        assert __name__ in cloudpickle.list_registry_pickle_by_value()
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def test_what_cannot_be_pickled_is_said_before_anything_is_sent(client: Client) -> None:

@@ -17,6 +17,7 @@ from tests.api.serving import Server, until
 from penstock.domain.errors import InvalidSettings
 from penstock.domain.settings import function_spec, redact, validate_one
 from penstock.links import bucket, sources
+from penstock.links.sources import MOST_WAIT, wait_after
 
 _numbers = count(1)
 KEYS = {"access_key": "key", "secret_key": {"secret": "not-shown-anywhere"}, "region": "eu-central-1"}
@@ -226,6 +227,13 @@ def test_a_server_without_the_package_says_what_to_install(server: Server, objec
 def test_what_a_source_cannot_be(source: Any) -> None:
     with pytest.raises(InvalidSettings):
         validate_one("function", "f", {"handler": "a:b", "source": source}, {})
+
+
+def test_a_bucket_that_is_away_for_weeks_is_still_asked() -> None:
+    assert wait_after(0, 30.0) == 30.0
+    assert wait_after(1, 30.0) == 60.0
+    assert wait_after(100_000, 1.0) == MOST_WAIT
+    assert wait_after(100_000, 86_400.0) == 86_400.0
 
 
 def test_a_source_is_stored_in_one_spelling() -> None:

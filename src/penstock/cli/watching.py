@@ -11,7 +11,7 @@ from typing import Any
 from penstock.cli.exits import report
 from penstock.cli.logs import as_text
 from penstock.cli.output import complain, note, say, span
-from penstock.client import ApiError, AsyncClient, ServerUnreachable
+from penstock.client import ApiError, AsyncClient
 from penstock.client.async_client import AsyncFunctionHandle
 from penstock.links.folder import WatchedFile, WatchedFolder
 
@@ -31,7 +31,7 @@ async def _watch(client: AsyncClient, function: str, path: Path, settings: Mappi
             while True:
                 with contextlib.closing(_watched(path)) as watched:
                     await asyncio.to_thread(watched.begin)
-                    if await _deploy(handle, path, settings) and showing is None:
+                    if await _deploy(handle, path, settings) and (showing is None or showing.done()):
                         showing = asyncio.create_task(_show_logs(client, function))
                     await watched.changed()
                     while not await watched.settled():
@@ -69,5 +69,5 @@ async def _show_logs(client: AsyncClient, function: str) -> None:
             if line.at is None or line.at >= since:
                 sys.stdout.write(as_text(line) + "\n")
                 sys.stdout.flush()
-    except ServerUnreachable as error:
-        complain(error.message)
+    except ApiError as error:  # they are shown again from the next deploy on
+        report(error)

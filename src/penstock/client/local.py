@@ -9,6 +9,7 @@ import sysconfig
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import aclosing, closing, suppress
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -24,6 +25,9 @@ from penstock.client.results import ItemResult
 if TYPE_CHECKING:
     from penstock.client.async_client import AsyncClient
     from penstock.client.client import Client
+
+_PICKLING = Lock()
+"""What cloudpickle pickles by value is one list for all threads."""
 
 HANDLER = "local_function:handler"
 _MAIN = "from local_code import load\n\nhandler = load(__file__, {python!r})\n"
@@ -61,17 +65,25 @@ def _pickled(function: Callable[[Any], Any]) -> bytes:
     """Pickle a function, and with it what it uses of the program's own modules: the server has none of them."""
     import cloudpickle  # noqa: PLC0415 - only those who need it wait for it
 
-    own = list(_own_packages())
-    for module in own:
-        cloudpickle.register_pickle_by_value(module)
     try:
-        return bytes(cloudpickle.dumps(function))
+        with _PICKLING:
+            return _dumps(cloudpickle, function)
     except Exception as error:
         name = getattr(function, "__qualname__", repr(function))
         raise TypeError(
             f"The function '{name}' cannot be sent to the server, because it or something that it uses cannot be pickled: "
             f"{error}. Open files, connections and locks inside the function."
         ) from error
+
+
+def _dumps(cloudpickle: Any, function: Callable[[Any], Any]) -> bytes:
+    """Pickle a function; modules that the program itself has registered stay so."""
+    registered = set(cloudpickle.list_registry_pickle_by_value())
+    own = [module for module in _own_packages() if module.__name__ not in registered]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(function))
     finally:
         for module in own:
             cloudpickle.unregister_pickle_by_value(module)

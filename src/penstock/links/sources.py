@@ -40,6 +40,9 @@ REST: Final = 1.0
 MOST_WAIT: Final = 600.0
 """Seconds until a bucket is looked at again that cannot be read, at most; the wait doubles with each failure in a row."""
 
+MOST_DOUBLED: Final = 30
+"""Failures after which the wait grows no more: a bucket may be away for weeks."""
+
 MOST_BYTES: Final = 256 << 20
 
 log = logging.getLogger(__name__)
@@ -148,7 +151,7 @@ class Sources:
                 if not isinstance(error, OSError | ValueError | PenstockError):
                     log.exception("The source of '%s' could not be taken.", name)
                 self._tell(name, str(error) or repr(error))
-            await asyncio.sleep(max(source.every, min(MOST_WAIT, source.every * 2**failures)))
+            await asyncio.sleep(wait_after(failures, source.every))
 
     async def _look_into(self, name: str, source: SourceSpec, bucket: Bucket, tried: str) -> str:
         """Take what is in a bucket if that has changed; return what it looks like. Raises what the look came to."""
@@ -205,6 +208,11 @@ class Sources:
         if error is not None and error != function.source.error:
             log.warning("The source of '%s' was not deployed: %s", name, error)
         function.source.error, function.source.at = error, self._plant.wall()
+
+
+def wait_after(failures: int, every: float) -> float:
+    """Return the seconds until a bucket is looked at again, after so many failures in a row."""
+    return max(every, min(MOST_WAIT, every * 2.0 ** min(failures, MOST_DOUBLED)))
 
 
 async def _surely(work: Coroutine[Any, Any, None]) -> None:
