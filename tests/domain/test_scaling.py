@@ -71,6 +71,20 @@ def test_a_ramp_lets_no_window_see_more_starts_than_it_allows(n: int, period: fl
         assert start - starts[index] >= period
 
 
+@given(st.integers(1, 40), st.sampled_from([1.0, 10.0, 60.0]), st.floats(1000.0, 5000.0), st.floats(0, 0.1))
+def test_a_ramp_has_room_at_the_moment_that_it_names(n: int, period: float, now: float, gap: float) -> None:
+    ramp = Ramp()
+    ramp.configure(RateSpec(n, period))
+    for _ in range(5 * n):
+        cap = ramp.cap("f", now)
+        assert cap.until is not None
+        if cap.room < 1:
+            now = cap.until
+            assert ramp.cap("f", now).room >= 1
+        ramp.launched(now)
+        now += gap
+
+
 def test_without_a_ramp_instances_start_as_fast_as_processes_can_be_forked() -> None:
     ramp, now, started = Ramp(), 0.0, 0
     while now < 1.0:

@@ -99,8 +99,8 @@ class Ramp:
 
     def cap(self, function: str, now: float) -> Cap:
         """Return how many instances may start now, and from when on there is room for the next one."""
-        room = floor(self._rate.room(now, 0.0) + 1e-9)
         until = self._rate.ready_at(now, 1, 0.0)
+        room = max(floor(self._rate.room(now, 0.0) + 1e-9), int(until <= now))  # sums of moments are rounded
         if self._spec is None:
             return Cap("instances", f"instances of '{function}' are being started", room, until)
         ramp = f"{self._spec.n:g} in {self._spec.period:g} s"

@@ -50,6 +50,7 @@ class Scaler:
     def _grow(self, fleet: Fleet, now: float) -> None:
         assert fleet.blueprint is not None
         if self._pools.passes(fleet, now):
+            self._look_at_cap(fleet, now)
             return
         caps = self._caps(fleet, now)
         room = int(min(cap.room for cap in caps))
@@ -66,8 +67,7 @@ class Scaler:
             for _ in range(launches):
                 self._lives.launch(fleet, now)
         self._pools.asked(fleet)
-        if fleet.cap is not None and fleet.cap.until is not None:
-            self._look_again(fleet, fleet.cap.until - now)
+        self._look_at_cap(fleet, now)
 
     def _caps(self, fleet: Fleet, now: float) -> list[Cap]:
         """Return what may keep instances of a fleet from starting."""
@@ -105,6 +105,11 @@ class Scaler:
             return True
         oldest = next(iter(member.busy.values()), None)
         return member.state in TAKING and not member.asleep and (oldest is None or now - oldest.sent < PATIENCE)
+
+    def _look_at_cap(self, fleet: Fleet, now: float) -> None:
+        """See to it that a fleet is looked at again when there may be more room for it."""
+        if fleet.cap is not None and fleet.cap.until is not None:
+            self._look_again(fleet, fleet.cap.until - now)
 
     def _look_again(self, fleet: Fleet, delay: float) -> None:
         if fleet.looking:
