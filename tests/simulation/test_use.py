@@ -48,8 +48,8 @@ class Works:
     async def apply(self, **sections: Any) -> None:
         await self.engine.configurer.apply(sections, prune=False, dry_run=False, tasks="refuse")
 
-    async def send(self, pipeline: str, count: int) -> list[int]:
-        return (await self.engine.intake.send(pipeline, [Item(b"null") for _ in range(count)])).ids
+    async def send(self, pipeline: str, count: int, payload: bytes = b"null") -> list[int]:
+        return (await self.engine.intake.send(pipeline, [Item(payload) for _ in range(count)])).ids
 
     async def rest(self) -> None:
         """Wait until everything has ended."""

@@ -66,6 +66,7 @@ class Pools:
         if fleet.pool is pool:
             return
         fleet.pool.satisfied(fleet.name)
+        self.holds_up_no_longer(fleet)
         fleet.pool = pool
         yield from self._scaler.switch(fleet)
 
@@ -77,6 +78,11 @@ class Pools:
             return True
         pool.wakers[fleet.name] = None
         return False
+
+    @staticmethod
+    def holds_up_no_longer(fleet: Fleet) -> None:
+        """Take note that something else than its pool keeps a fleet's instances asleep: others may have their places."""
+        fleet.pool.wakers.pop(fleet.name, None)
 
     def _end_idle(self, pool: Pool) -> bool:
         for name in list(pool.held):

@@ -94,12 +94,12 @@ class Sleepers:
 
     def _room(self, fleet: Fleet) -> bool:
         """Say whether one more instance may work, in its pool too; one that is idle goes if it has to."""
+        if fleet.present >= self._most(fleet) and (idle := fleet.idle()) is not None:
+            self._lives.retire(idle)
         if fleet.present < self._most(fleet):
             return self._pools.may_wake(fleet)
-        idle = fleet.idle()
-        if idle is not None:
-            self._lives.retire(idle)
-        return fleet.present < self._most(fleet) and self._pools.may_wake(fleet)
+        self._pools.holds_up_no_longer(fleet)
+        return False
 
     def _most(self, fleet: Fleet) -> float:
         function = self._plant.functions.get(fleet.function)
