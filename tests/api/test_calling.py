@@ -7,7 +7,7 @@ from http.client import HTTPConnection
 import pytest
 from tests.api.serving import Server, until
 
-from penstock.engine.intake import MOST_CALL_PAYLOAD
+from penstock.engine.model import MOST_CALL_PAYLOAD
 
 
 def running_in(server: Server, pipeline: str) -> int:

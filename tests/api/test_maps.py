@@ -10,6 +10,7 @@ from tests.api.serving import Answer, Server, until
 
 from penstock.api.exchange import MOST_BODY
 from penstock.engine.maps import MOST_ITEMS
+from penstock.engine.model import MOST_CALL_PAYLOAD
 
 LINES = {"Content-Type": "application/x-ndjson"}
 
@@ -273,3 +274,11 @@ def test_payloads_of_all_sizes(server: Server) -> None:
     items = [b"[%b]" % b",".join([b"7"] * n) for n in range(0, 20_000, 397)]
     made = start(server, "echo", b"\n".join(items), **LINES)
     assert [len(one["result"]) for one in results(server, made)] == list(range(0, 20_000, 397))
+
+
+def test_an_item_of_a_functions_map_may_be_as_large_as_a_call(server: Server) -> None:
+    (found,) = results(server, start(server, "echo", [7] * 1_000_000, **LINES))
+    assert found["result"] == [7] * 1_000_000
+    refused = server.post("/v1/functions/echo/map", b"[" + b"7," * MOST_CALL_PAYLOAD + b"7]", **LINES)
+    assert refused.code == "too-large"
+    assert "'echo' takes 6291456. Send a reference to the data instead." in refused.json()["detail"]

@@ -23,7 +23,7 @@ from penstock.api.problems import problem_of_attempt
 from penstock.domain.errors import BadRequest
 from penstock.domain.task import Outcome
 from penstock.engine.engine import Engine
-from penstock.engine.intake import MOST_CALL_PAYLOAD
+from penstock.engine.model import MOST_CALL_PAYLOAD
 
 
 async def invoke(

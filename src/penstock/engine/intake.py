@@ -24,7 +24,7 @@ from penstock.domain.errors import (
 )
 from penstock.domain.mistakes import nearest
 from penstock.domain.task import ENDED, Attempt, Outcome, State, Task, name_of
-from penstock.engine.model import DIRECT, MAPPED, Pipe
+from penstock.engine.model import DIRECT, MAPPED, MOST_CALL_PAYLOAD, Pipe, built_in_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from penstock.engine.loops import Loops
     from penstock.engine.model import Plant
 
-MOST_CALL_PAYLOAD: Final = 6 << 20
 MOST_START_WAIT: Final = 10.0
 """How long (seconds) a synchronous call waits for its start if its caller states no timeout."""
 
@@ -225,9 +224,11 @@ class Intake:
                 self._retry_after(pipe),
             )
         if largest > spec.max_payload:
+            function = built_in_of(spec.name)
+            who = f"the pipeline '{spec.name}'" if function is None else f"'{function}'"
+            hint = "." if function else ", or raise max_payload."
             raise TooLarge(
-                f"A payload has {largest} bytes; the pipeline '{spec.name}' takes {spec.max_payload}. "
-                "Send a reference to the data instead, or raise max_payload."
+                f"A payload has {largest} bytes; {who} takes {spec.max_payload}. Send a reference to the data instead{hint}"
             )
         most_cost = self._plant.admission.pipelines[spec.name].most_cost()
         if dearest > most_cost:

@@ -46,6 +46,9 @@ DIRECT: Final = "@"
 MAPPED: Final = "@map "
 """What stands before such a name for maps: calls never wait behind them."""
 
+MOST_CALL_PAYLOAD: Final = 6 << 20
+"""Bytes that such a pipeline takes: what is called, mapped or sent to a function itself has no settings to say more."""
+
 
 def direct(function: str, alias: str | None = None) -> str:
     """Return the name of the built-in pipeline for calls of a function itself, or of what an alias of it points at."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from itertools import count, product
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ from penstock.domain.settings import (
     pool_spec,
 )
 from penstock.domain.task import WAITING, State
-from penstock.engine.model import Fleet, Function, Pipe, direct, mapped
+from penstock.engine.model import MOST_CALL_PAYLOAD, Fleet, Function, Pipe, direct, mapped
 from penstock.engine.objects import Objects
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ class Reconciler:
         """Make the pipelines for calls and maps of a function itself: who calls or maps hears of failures."""
         tiers: dict[str, Tier] = {direct(function, alias): "realtime", mapped(function, alias): "background"}
         for name, tier in tiers.items():
-            self._put_pipeline(PipelineSpec(name, function, tier=tier, attempts=1, version=alias, dead_letters=False))
+            spec = PipelineSpec(name, function, tier=tier, attempts=1, version=alias, dead_letters=False)
+            self._put_pipeline(replace(spec, max_payload=MOST_CALL_PAYLOAD))
 
     def _remove_built_in(self, function: str, alias: str | None) -> None:
         for name in (direct(function, alias), mapped(function, alias)):
