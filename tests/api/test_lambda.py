@@ -137,7 +137,9 @@ def test_other_events_reach_the_same_handler(gateway: Server) -> None:
 
 @pytest.mark.parametrize("path", ["raises", "no-answer"])
 def test_what_is_no_answer_is_an_error_of_the_app(gateway: Server, path: str) -> None:
-    assert gateway.get(f"/web/gateway/{path}").status == 500
+    failed = gateway.get(f"/web/gateway/{path}")
+    assert failed.status == 500
+    assert failed.json()["detail"].endswith("penstock logs --function gateway")
     words = {"raises": "RuntimeError: no luck", "no-answer": "a body that is dict"}[path]
     until(lambda: words in gateway.get("/v1/logs?function=gateway").body.decode())
 

@@ -72,10 +72,12 @@ def test_code_that_does_not_import_is_no_version(server: Server, name: str) -> N
     broken = bundle({"handlers.py": "import nothing_of_that_name"})
     refused = server.put(f"/v1/functions/{name}/code", broken)
     assert refused.code == "deploy-failed"
-    assert refused.json()["detail"].endswith("Version 1 stays live.")
+    assert refused.json()["detail"].endswith("No module named 'nothing_of_that_name'. Version 1 stays live.")
     versions = server.get(f"/v1/functions/{name}/versions").json()["versions"]
     assert [one["number"] for one in versions] == [1]
-    assert back(server, name, {"version": 2}).code == "not-found"
+    nowhere = back(server, name, {"version": 2})
+    assert nowhere.code == "not-found"
+    assert nowhere.json()["detail"] == f"There is no version of '{name}' with the number '2'."
     pinned = server.put(f"/v1/pipelines/{name}-pinned", {"function": name, "version": 2})
     assert pinned.code == "invalid-settings"
     deploy(server, name, "two")

@@ -64,6 +64,7 @@ class TestSend:
         ("words", "said"),
         [
             (["hello"], "is not JSON"),
+            (["[" * 100_000 + "]" * 100_000], "the payload is nested too deeply"),
             (["@missing.json"], "missing.json cannot be read"),
             (["1", "--many"], "one a line: from @file"),
             (["-", "--many", "--delay", "1s"], "none of the options"),
@@ -221,6 +222,11 @@ class TestListing:
         "instances": {"ready": 1, "starting": 0, "draining": 0},
         "usage": {"instance_seconds": 50.0, "request_seconds": 800.0},
     }  # fmt: skip
+    SITE: ClassVar[dict[str, Any]] = FUNCTION | {
+        "settings": {"handler": "main:app", "public": True},
+        "usage": {"instance_seconds": 20_000.0, "request_seconds": 3.5},
+        "web": {"path": "/web/site/", "answered": 7, "failed": 0, "open": 0},
+    }
     PIPELINE: ClassVar[dict[str, Any]] = {
         "name": "customer-a", "settings": {"function": "call_api", "rate": "2/s", "concurrency": 4, "limits": ["provider"]},
         "created": T0, "updated": T0, "paused": False, "held_until": None,
@@ -249,6 +255,7 @@ class TestListing:
             "/v1/limits": {"limits": [self.LIMIT], "next": None},
             "/v1/tasks": {"tasks": [{"id": "01", "state": "queued", "pipeline": "customer-a"}], "next": None},
             "/v1/functions/call_api": self.FUNCTION,
+            "/v1/functions/site": self.SITE,
             "/v1/pipelines/customer-a": self.PIPELINE,
             "/v1/functions/call_api/versions": {
                 "versions": [{"number": 2, "bundle": "abcdef", "live": True, "created": T0}]
@@ -270,7 +277,7 @@ class TestListing:
             "customer-a",
             "2/s, 4 at once, provider",
             "its rate of 2/s",
-            "ago at the earliest",
+            "now at the earliest",
             "100/s",
             "call_api 3",
         ):
@@ -297,7 +304,10 @@ class TestListing:
         assert "pipeline customer-a" in run("show", "customer-a").stdout
         shown = run("show", "function/call_api").stdout
         assert "version 2 of 2" in shown
-        assert "800 s of requests in 50 s of instances: 16 for each" in shown
+        assert "800 s of requests in 50 s of instances: 16 s in each" in shown
+        shown = run("show", "site").stdout
+        assert f"{server.url}/web/site/; 7 answered" in shown
+        assert "3.5 s of requests in 20,000 s of instances: <0.01 s in each" in shown
         assert json.loads(run("show", "customer-a", "--json").stdout)["name"] == "customer-a"
         shown = run("show", "pool/long").stdout
         assert "3 of call_api" in shown

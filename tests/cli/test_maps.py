@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.api.serving import Server, until
-from tests.client.scripted import Answer, ScriptedServer
+from tests.client.scripted import Answer, ScriptedServer, problem
 from typer.testing import Result
 
 Run = Callable[..., Result]
@@ -64,6 +64,22 @@ def test_a_map_is_gone_on_with(run: Run, server: ScriptedServer, here: Path) -> 
     assert run("map", "--resume", "m1", "--output", "results.jsonl").exit_code == 0
     assert written(here / "results.jsonl") == [line(0), line(2), line(1)]
     assert server.asked[1].query["after"] == "0"
+
+
+def test_what_failed_before_is_told(run: Run, server: ScriptedServer, here: Path) -> None:
+    (here / "results.jsonl").write_bytes(chunk(line(0), line(1, "error"), line(2)))
+    counts = {**STARTED, "ended": 3, "ok": 2, "failed": {"error": 1}}
+    server.answers = [Answer(body=counts), Answer(body=counts)]
+    result = run("map", "--resume", "m1", "--output", "results.jsonl")
+    assert result.exit_code == 1
+    assert "1 item of the map failed before" in result.stderr
+
+
+def test_a_map_that_there_is_not_is_not_gone_on_with(run: Run, server: ScriptedServer) -> None:
+    server.answers = [problem("not-found", 404, "There is no map 'm1'.")]
+    result = run("map", "--resume", "m1")
+    assert result.exit_code == 3
+    assert "Go on with it" not in result.stderr
 
 
 def test_a_file_of_something_else_is_not_gone_on_with(run: Run, here: Path) -> None:

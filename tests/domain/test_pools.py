@@ -34,6 +34,9 @@ def test_a_pool_has_room_for_so_many_and_no_more() -> None:
     assert grow(full, "a", 5) == 3
     assert grow(full, "b", 1) == 0
     assert full.text(None) == "the pool 'long' is full: all its 3 instances are busy or starting"
+    small = pool(1)
+    assert grow(small, "a", 1) == 1
+    assert small.text(None) == "the pool 'long' is full: its one instance is busy or starting"
     full.count("a", -1)  # it drains now, and no longer counts
     assert full.first() == "b"
     assert grow(full, "a", 3) == 0

@@ -150,7 +150,9 @@ def problem_of_visit(function: str, over: Over | None) -> Problem:
     if error.get("type") == "NoWebApp":
         return Problem("not-found", 404, TABLE["not-found"][1], f"The function '{function}' is no web app.")
     headers = {"Retry-After": "1"} if status in {429, 503} else {}
-    return Problem("app-failed", status, title, f"{title}; its log says more: penstock logs {function}", {}, headers)
+    return Problem(
+        "app-failed", status, title, f"{title}; its log says more: penstock logs --function {function}", {}, headers
+    )
 
 
 def _whole_seconds(seconds: float) -> str:

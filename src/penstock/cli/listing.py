@@ -10,7 +10,7 @@ import typer
 from penstock.cli.common import AsJson, connect
 from penstock.cli.exits import Exit, Refused
 from penstock.cli.names import find
-from penstock.cli.output import ago, brief, details, expected, print_json, say, table, when
+from penstock.cli.output import ago, ahead, brief, details, expected, figure, print_json, say, table, when
 from penstock.cli.plan import flatten
 from penstock.cli.work import took
 from penstock.client import Function, Limit, Pipeline, Pool, Task
@@ -95,7 +95,7 @@ def _functions_table(functions: Iterable[Function], title: str) -> None:
             each.settings.get("handler"),
             f"version {each.live}" if each.live else "no code yet",
             _instances_of(each),
-            "" if each.saving is None else f"{each.saving:.3g}",
+            "" if each.saving is None else figure(each.saving),
             ago(each.updated),
         )
         for each in functions
@@ -148,7 +148,9 @@ def _waits_for(pipeline: Pipeline) -> str:
 
 
 def _ends(pipeline: Pipeline) -> str:
-    return ago(pipeline.expected_end) + " at the earliest" * bool(pipeline.expected_end and not pipeline.exact)
+    if pipeline.expected_end is None:
+        return ""
+    return ahead(pipeline.expected_end) + " at the earliest" * (not pipeline.exact)
 
 
 def _limits_table(limits: Iterable[Limit], title: str) -> None:
@@ -196,10 +198,10 @@ def show(
     for kind, each in found.items():
         say(f"{kind} {each.name}")
         shown = {path: brief(value, 200) for path, value in flatten(each.settings)}
-        details({f"  {name}": value for name, value in (shown | _state_of(each)).items()})
+        details({f"  {name}": value for name, value in (shown | _state_of(each, client.url)).items()})
 
 
-def _state_of(shown: Pipeline | Function | Limit | Pool) -> dict[str, Any]:
+def _state_of(shown: Pipeline | Function | Limit | Pool, url: str) -> dict[str, Any]:
     state: dict[str, Any] = {}
     if isinstance(shown, Pipeline):
         state = {each: str(shown.counts.get(each, 0)) for each in STATES} | {
@@ -216,7 +218,7 @@ def _state_of(shown: Pipeline | Function | Limit | Pool) -> dict[str, Any]:
                 [shown.sandbox["reached"], *(f"without {part}" for part in shown.sandbox["missing"])]
             )
         if any(shown.settings.get(each) for each in ("web", "public", "hosts")) or _asked(shown.web):
-            state["web"] = _web(shown)
+            state["web"] = _web(shown, url)
         if shown.source is not None:
             state["deployed from it"] = shown.source["error"] or ("yes" if shown.source["at"] else "not changed since")
     elif isinstance(shown, Pool):
@@ -234,10 +236,10 @@ def _asked(web: dict[str, Any]) -> int:
     return sum(web.get(each, 0) for each in ("open", "answered", "failed"))
 
 
-def _web(function: Function) -> str:
+def _web(function: Function, url: str) -> str:
     """Return where a web app is found, and what came of its requests."""
     web, hosts = function.web, function.settings.get("hosts", [])
-    where = ", ".join([web["path"], *(f"http://{host}/" for host in hosts)])
+    where = ", ".join([url + web["path"], *(f"http://{host}/" for host in hosts)])
     return f"{where}; {web['answered']} answered, {web['failed']} failed, {web['open']} open"
 
 
@@ -246,7 +248,7 @@ def _saving(function: Function) -> str | None:
     if function.saving is None:
         return None
     ran, lived = function.usage["request_seconds"], function.usage["instance_seconds"]
-    return f"{ran:,.3g} s of requests in {lived:,.3g} s of instances: {function.saving:.3g} for each"
+    return f"{figure(ran)} s of requests in {figure(lived)} s of instances: {figure(function.saving)} s in each"
 
 
 def _learned(learned: dict[str, Any]) -> str:

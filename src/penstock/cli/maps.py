@@ -10,9 +10,9 @@ import typer
 from penstock.cli.common import AsJson, connect
 from penstock.cli.exits import Exit, Refused
 from penstock.cli.harvest import Bar, Failures, output_to, pace_of
-from penstock.cli.output import ago, details, note, print_json, say, span, table
+from penstock.cli.output import ago, counted, details, note, print_json, say, span, table
 from penstock.cli.payloads import read_lines
-from penstock.client import ApiError, Map, MapCounts
+from penstock.client import ApiError, Map, MapCounts, NotFound
 from penstock.client.gathering import ENDS, ITEMS
 
 INTERRUPTED = 130
@@ -68,6 +68,8 @@ def map_items(
         except KeyboardInterrupt:
             note(f"The map goes on. Take it up again: {again}. End it: penstock maps cancel {made.id}.")
             raise typer.Exit(INTERRUPTED) from None
+        except NotFound:
+            raise
         except ApiError as error:
             error.add_note(f"What has come is kept. Go on with it: {again}")
             raise
@@ -79,9 +81,11 @@ def map_items(
 
 
 def _has_failed(made: Map) -> bool:
-    """Say whether an item failed: its result may have been there before the map was taken up again."""
+    """Say whether an item failed whose result was there before the map was taken up again, and tell how many did."""
     counts = made.counts()
-    return counts.ok < counts.items
+    if failed := counts.items - counts.ok:
+        note(f"{counted(failed, 'item')} of the map failed before; their errors are among the results.")
+    return failed > 0
 
 
 @commands.command("list")

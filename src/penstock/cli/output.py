@@ -83,7 +83,19 @@ def expected(value: datetime | None, because: str | None) -> str:
     """Return a moment that is foretold; `because` says why it is a lower bound only, or why there is none."""
     if value is None:
         return f"nobody knows: {because}" if because else ""
-    return f"{ago(value)} at the earliest, at {moment(value)} ({because})" if because else when(value)
+    return f"{ahead(value)} at the earliest, at {moment(value)} ({because})" if because else when(value)
+
+
+def ahead(value: datetime) -> str:
+    """Return how far ahead a moment is that is foretold; one that passed on the way here is now."""
+    return "now" if value <= datetime.now(UTC) else ago(value)
+
+
+def figure(value: float) -> str:
+    """Return a number of any size that is no count, short and without an exponent."""
+    if 0 < value < 0.01:
+        return "<0.01"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def span(seconds: float) -> str:

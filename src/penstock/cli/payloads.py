@@ -35,6 +35,8 @@ def read_lines(argument: str | None) -> Iterator[msgspec.Raw]:
 def _checked(content: bytes, where: str) -> msgspec.Raw:
     try:
         msgspec.json.decode(content)
+    except RecursionError as error:
+        raise Refused(f"{where} is nested too deeply to be read.", Exit.USAGE) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         start = content[:60].decode("utf-8", "replace").strip()
         hint = " Text is JSON in quotes: '\"text\"'." if start and start[0].isalpha() else ""

@@ -126,7 +126,8 @@ class Pool:
         """Say why nothing more starts that uses about `typical` bytes, for people."""
         most, memory = self.spec.max_instances, self.spec.memory
         if most is not None and self.present >= most:
-            return f"the pool '{self.name}' is full: all its {most} instances are busy or starting"
+            busy = "its one instance is" if most == 1 else f"all its {most} instances are"
+            return f"the pool '{self.name}' is full: {busy} busy or starting"
         if memory is not None and self._fitting(memory, typical) <= 0:
             return (
                 f"the pool '{self.name}' is full: its instances use {self.used / 1e6:,.0f} MB of {format_size(memory)}"

@@ -75,7 +75,7 @@ class Scaler:
         caps = [
             Cap(
                 "instances",
-                f"all {most} instances of '{fleet.function}' are busy or starting",
+                _busy(fleet.function, most),
                 most - fleet.present - len(fleet.sleepers),  # these go on first
             )
         ]
@@ -158,3 +158,9 @@ class Scaler:
                 self._lives.retire(member)
                 yield
         self.keep_warm(fleet)
+
+
+def _busy(function: str, most: int) -> str:
+    if most == 1:
+        return f"the one instance of '{function}' is busy or starting"
+    return f"all {most} instances of '{function}' are busy or starting"

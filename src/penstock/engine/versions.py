@@ -92,7 +92,7 @@ class Versions:
         if wanted == live.number:
             raise Conflict(f"Version {wanted} of '{function}' is live already.")
         if wanted not in known:
-            raise NotFound("version", f"{function}:{wanted}")
+            raise NotFound(f"version of '{function}' with the number", str(wanted))
         return Flip(known[wanted], versions)
 
     async def revive(self, function: Function, aliases: Mapping[str, int]) -> None:
@@ -121,7 +121,8 @@ class Versions:
             self._reconciler.retire(blueprint, {})
             censor = censor_of(secrets_of(version.settings.get("env", {})))
             stays = self._what_stays(version.function)
-            message, traceback = f"{failure}: {error.message}{stays}", error.traceback
+            said = error.message if error.message.endswith(".") else f"{error.message}."
+            message, traceback = f"{failure}: {said}{stays}", error.traceback
             if censor is not None:
                 message, traceback = censor.text(message), censor.text(traceback)
             raise DeployFailed(message, traceback) from None

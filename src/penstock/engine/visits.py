@@ -219,7 +219,11 @@ class Visits:
         if self._withdraw(visit):
             function = visit.pipe.spec.function
             fails = visit.pipe.fleet.failures
-            why = f"its instances end before they are ready; see penstock logs {function}" if fails else "it is busy"
+            why = (
+                f"its instances end before they are ready; see penstock logs --function {function}"
+                if fails
+                else "it is busy"
+            )
             visit.hear(Saturated(f"The app '{function}' did not take the request in time: {why}.", 1.0))
 
     def _withdraw(self, visit: Visit) -> bool:
