@@ -44,6 +44,16 @@ def test_results_go_to_a_file(run: Run, server: ScriptedServer, here: Path) -> N
     assert server.asked[0].headers["idempotency-key"] == "k"
 
 
+def test_a_map_that_is_refused_leaves_the_file_as_it_is(run: Run, server: ScriptedServer, here: Path) -> None:
+    (here / "results.jsonl").write_text("of an earlier map\n")
+    server.answers = [problem("not-found", 404, "There is no function 'g'.")]
+    assert run("map", "g", "-", "--output", "results.jsonl", typed="1\n").exit_code == 3
+    assert (here / "results.jsonl").read_text() == "of an earlier map\n"
+    server.answers = [Answer(202, {**STARTED, "items": 1}), Answer(chunks=[chunk(line(0))])]
+    assert run("map", "f", "-", "--output", "results.jsonl", typed="1\n").exit_code == 0
+    assert written(here / "results.jsonl") == [line(0)]
+
+
 def test_failures_are_told_and_exit_with_1(run: Run, server: ScriptedServer) -> None:
     told = [line(0), *(line(n, "error") for n in range(1, 8)), line(8, "timeout")]
     server.answers = [Answer(202, {**STARTED, "items": 9}), Answer(chunks=[chunk(*told)])]

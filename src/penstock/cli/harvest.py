@@ -28,10 +28,11 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 
 class Output:
-    """Write a line for each result. `seen` are the items whose results were there already."""
+    """Write a line for each result. `seen` are the items whose results were there already; what is `old` is of another map."""
 
-    def __init__(self, stream: BinaryIO, seen: set[int]) -> None:
+    def __init__(self, stream: BinaryIO, seen: set[int], *, old: bool = False) -> None:
         self._stream = stream
+        self._old = old
         self.seen = seen
 
     @property
@@ -41,6 +42,11 @@ class Output:
         while upto + 1 in self.seen:
             upto += 1
         return upto
+
+    def begin(self) -> None:
+        """Forget what is old: there is a map now whose results take its place."""
+        if self._old and self._stream.seekable():
+            self._stream.truncate(0)
 
     def write(self, found: ItemResult) -> None:
         """Write one result, if it is not there."""
@@ -62,9 +68,9 @@ def output_to(path: Path | None, *, resume: bool) -> Iterator[Output]:
         yield Output(sys.stdout.buffer, set())
         return
     try:
-        with path.open("r+b" if resume and path.exists() else "wb") as stream:
-            seen = _read(stream, path) if resume else set()
-            yield Output(stream, seen)
+        going_on = resume and path.exists()
+        with path.open("r+b" if going_on else "ab") as stream:
+            yield Output(stream, _read(stream, path) if going_on else set(), old=not going_on)
     except OSError as error:
         raise Refused(f"{path} cannot be written: {error.strerror}.", Exit.USAGE) from error
 

@@ -58,6 +58,7 @@ def map_items(
         if detach:
             say(made.id)
             return
+        target.begin()
         failures, began = Failures(), time.monotonic()
         again = f"penstock map --resume {made.id}" + (f" --output {output}" if output else "")
         try:
