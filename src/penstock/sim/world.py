@@ -9,6 +9,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -444,7 +445,8 @@ class World:
             if pipe.spec.paused or (pipe.spec.draining and not pipe.leaving):
                 await self._ask(self.engine.resume(name))
                 self.diary.resumed.append((name, self._loop.time()))
-        until = self._loop.time() + PATIENCE
+        set_back = sum(max(0.0, before[1] - after[1]) for before, after in pairwise(self._skews))
+        until = self._loop.time() + PATIENCE + set_back  # what is due at a moment comes that much later
         pause = 0.5
         while self._loop.time() < until:
             await asyncio.sleep(pause)
