@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,18 @@ from hypothesis import strategies as st
 from tests.api.serving import Server
 from tests.client.scripted import Answer, ScriptedServer, problem
 
-from penstock.client import AsyncClient, AsyncMap, Client, ItemResult, MapCounts, NotFound, TaskFailed
+from penstock.client import (
+    AsyncClient,
+    AsyncMap,
+    Client,
+    ItemResult,
+    MapCounts,
+    NotFound,
+    ServerUnreachable,
+    TaskFailed,
+    calls,
+    waiting,
+)
 from penstock.client.events import LineReader
 from penstock.client.gathering import ENDS, Gathering
 
@@ -26,6 +38,25 @@ def line(index: int, **members: Any) -> bytes:
 
 
 FAILED = {"outcome": "error", "result": None, "error": {"type": "ValueError", "message": "no good"}}
+
+
+def test_a_stream_that_has_gone_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does whose server vanished without a word: no end of the connection tells of it."""
+    monkeypatch.setattr(waiting, "SILENCE", 0.2)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        stream = calls.follow_map("m1", "items", -1, progress=False)
+        with Client(url, "t") as client, pytest.raises(ServerUnreachable):
+            list(client._sender.events(stream, LineReader()))
+
+        async def mirrored() -> None:
+            async with AsyncClient(url, "t") as client:
+                async for _ in client._sender.events(stream, LineReader()):
+                    pass
+
+        with pytest.raises(ServerUnreachable):
+            asyncio.run(mirrored())
 
 
 def test_a_loop_yields_results_in_order(server: ScriptedServer, client: Client) -> None:

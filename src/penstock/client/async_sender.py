@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TypeVar, cast
 
+from penstock.client import waiting
 from penstock.client.call import Call, Persistence, unreachable
 from penstock.client.errors import ApiError, error_of
 from penstock.client.events import EventReader, LineReader
@@ -203,7 +204,7 @@ class AsyncSender:
         try:
             outgoing.write(head)
             while not reader.complete:
-                data = await incoming.read(READ_BYTES)
+                data = await asyncio.wait_for(incoming.read(READ_BYTES), waiting.SILENCE)
                 if data:
                     reader.feed(data)
                 elif not reader.end():
@@ -212,6 +213,8 @@ class AsyncSender:
                     yield chunk
             if reader.status >= 400:
                 raise error_of(reader.take())
+        except (TimeoutError, asyncio.TimeoutError) as error:  # noqa: UP041 - they are two in Python 3.10
+            raise Silent("nothing came for so long that the server must be gone") from error
         except OSError as error:
             raise Broken(str(error)) from error
         finally:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import TypeVar
 
+from penstock.client import waiting
 from penstock.client.call import Call, Persistence, unreachable
 from penstock.client.errors import ApiError, error_of
 from penstock.client.events import EventReader, LineReader
@@ -57,7 +58,7 @@ class Connection:
         reader = self._reader
         self._write(head, None, None)
         while not reader.complete:
-            data = self._read(None)
+            data = self._read(time.monotonic() + waiting.SILENCE)
             if data:
                 reader.feed(data)
             elif not reader.end():

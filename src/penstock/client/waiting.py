@@ -13,6 +13,9 @@ LONG_POLL = 20.0
 LONGEST_PAUSE = 5.0
 """Seconds between two tries to begin a stream anew, at most."""
 
+SILENCE = 60.0
+"""Seconds after which a stream is given up in which nothing comes: a server shows every 15 s that it is there."""
+
 
 class TaskWait:
     """Divide the wait for a task into long polls, and end it in time; `timeout` None waits for ever."""
