@@ -33,30 +33,30 @@ def live(
     zygote: int,
     find: Callable[[], Callable[..., Any]],
     guard: Guard,
+    scope: "int | None",
 ) -> NoReturn:
     """Serve as instance `number` over a socket until told to stop; never returns.
 
     `find` returns the handler; it imports the user's module if the zygote has not. A `note` is for the user. The `guard`
-    keeps the instance within its memory.
+    keeps the instance within its memory, the `scope` keeps others from its signals.
     """
     code = 1
     try:
         os.setsid()
         kernel.die_with(zygote)
         os.set_inheritable(descriptor, False)
-        home = os.path.join(settings.instances, f"{number}.{os.getpid()}")
+        home = f"{settings.instances}/{number}.{os.getpid()}"
         file, tmpdir = _move_in(home, number)
         guard.enter(number)
-        if settings.sandbox is not None:
-            sandbox.separate(sandbox.Sandbox(**settings.sandbox))
+        sandbox.separate(scope)
         gc.enable()
         _reseed()
         channel = Channel(socket.socket(fileno=descriptor))
-        output = Output(channel.send, file, os.path.join(home, "box"))
+        output = Output(channel.send, file, f"{home}/box")
         Writer.output = output
         os.register_at_fork(after_in_child=lambda: _forget(output, channel))
         handler = find()
-        turns = Turns(os.path.join(home, "turns"), settings.slots) if settings.slots > 1 else None
+        turns = Turns(f"{home}/turns", settings.slots) if settings.slots > 1 else None
         place = Place(settings.function, settings.version, settings.memory, tmpdir, output, turns)
         serving = way_for(handler, settings)(channel, handler, place, settings.slots)
         if note:
@@ -77,10 +77,10 @@ def live(
 
 def _move_in(home: str, number: int) -> "tuple[int, str]":
     """Make the instance's own folder; return the file behind descriptors 1 and 2, and the path of its tmpdir."""
-    tmpdir = os.path.join(home, "tmp")
+    tmpdir = f"{home}/tmp"
     os.mkdir(home, 0o700)
     os.mkdir(tmpdir, 0o700)
-    file = os.open(os.path.join(home, "output"), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    file = os.open(f"{home}/output", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(file, 1)
     os.dup2(file, 2)
     # One by one: `update` would ask abstract base classes, which touch a lot of memory that is shared until then.

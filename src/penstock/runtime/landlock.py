@@ -66,15 +66,13 @@ def restrict(allowed: Iterable[tuple[str, int]]) -> None:
         os.close(ruleset)
 
 
-def separate() -> None:
-    """Keep signals and abstract sockets of this process from others that are restricted in the same way.
+def scope() -> int:
+    """Return a ruleset for `separate`, a descriptor. Raises `OSError`, also where Landlock cannot do that."""
+    return _create(0, SCOPES_FROM)
 
-    Does nothing where Landlock cannot. Raises `OSError`.
-    """
-    known = version()
-    if known < SCOPES_FROM:
-        return
-    ruleset = _create(0, known)
+
+def separate(ruleset: int) -> None:
+    """Keep signals and abstract sockets of this process from others that are restricted in the same way. Raises `OSError`."""
     try:
         _restrict(ruleset)
     finally:

@@ -1,4 +1,4 @@
-"""Run empty tasks in a zygote before it forks, so that its instances need not find out what Python learns by running code.
+"""Begin and run empty tasks in a zygote before it forks: instances need not find out what Python learns by running code.
 
 What code learns (specialised instructions, attribute caches, symbols of libraries, free lists) lies in memory that a fork
 shares until it is written to. Learnt here it is shared by all instances; learnt there it costs each of them a page fault
@@ -7,8 +7,10 @@ and a page of its own for everything that it touches: half of what the start of 
 
 import os
 import socket
+import threading
 from typing import Any
 
+from penstock.runtime import kernel
 from penstock.runtime.channel import Channel
 from penstock.runtime.context import Place
 from penstock.runtime.output import Output
@@ -19,9 +21,13 @@ from penstock.runtime.wire import encode_define, encode_hello, encode_open, enco
 ROUNDS = 24
 """Tasks that are run: CPython 3.11 looks at a function after 8 calls, and at an instruction a few calls later."""
 
+_VARIABLE = "PENSTOCK_INSTANCE"  # instances have it, zygotes have not
+
 
 def rehearse(settings: Settings) -> None:
     """Serve some tasks that do nothing, over a socket whose other end is here too. No thread and no loop is left of it."""
+    for _ in range(ROUNDS):
+        _begin(settings)
     ours, theirs = socket.socketpair()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with ours, theirs:
@@ -33,6 +39,24 @@ def rehearse(settings: Settings) -> None:
         Serial(channel, _nothing, place, 1).serve()
         output.flush()
     os.close(nowhere)
+
+
+def _begin(settings: Settings) -> None:
+    """Do what an instance does before it serves, as far as that leaves nothing behind."""
+    if threading.active_count() == 1 and hasattr(
+        threading, "_after_fork"
+    ):  # Python calls it in every process that was forked
+        threading._after_fork()
+    kernel.die_with(os.getppid())
+    os.environ[_VARIABLE] = ""
+    del os.environ[_VARIABLE]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(socket.socket(fileno=os.dup(theirs.fileno())))
+        output = Output(channel.send, -1, os.devnull)
+        place = Place(settings.function, settings.version, settings.memory, "", output, None)
+        Serial(channel, _nothing, place, 1).prepare()
+        channel.abandon()
 
 
 def _task(attempt: int) -> bytes:

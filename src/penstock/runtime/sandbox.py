@@ -70,10 +70,15 @@ def enter(sandbox: Sandbox, parent: int) -> int:
     return parent
 
 
-def separate(sandbox: Sandbox) -> None:
+def scope(sandbox: Sandbox) -> "int | None":
+    """Return what `separate` takes, made once for all instances of a zygote. Raises `OSError`."""
+    return landlock.scope() if SIGNALS in sandbox.parts else None
+
+
+def separate(scope: "int | None") -> None:
     """Keep this process, which is an instance, apart from the others of its zygote. Raises `OSError`."""
-    if SIGNALS in sandbox.parts:
-        landlock.separate()
+    if scope is not None:
+        landlock.separate(scope)
 
 
 def parts() -> "dict[str, str]":

@@ -5,6 +5,7 @@ leaves more behind is imported anew in each instance instead. An instance is kil
 it is not reaped, so that its process id cannot have become another's.
 """
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import faulthandler
 import gc
@@ -116,6 +117,7 @@ class Zygote:
         self._hunts = False
         self._helpers = set(procfs.children())  # what the import started
         self._guard = _choose_guard(settings)
+        self._scope = None if settings.sandbox is None else sandbox.scope(sandbox.Sandbox(**settings.sandbox))
         self._exits: list[tuple[int, int, int | None, int | None, str, int | None]] = []
         self._wake, self._waker = os.pipe()
 
@@ -180,11 +182,11 @@ class Zygote:
             return
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # that of `signal` makes enums, which costs 150 KB
             for other in (self._wake, self._waker, *(each for each in files if each != file)):
                 os.close(other)
             self._line.close()
-            instance.live(number, file, self._settings, self._note, self._pid, self._find, self._guard)
+            instance.live(number, file, self._settings, self._note, self._pid, self._find, self._guard, self._scope)
         finally:
             os._exit(1)
 
