@@ -235,8 +235,19 @@ def test_wrong_options_are_refused(server: Server, query: str) -> None:
     assert server.post(f"/v1/functions/echo/map{query}", [1]).code == "bad-request"
 
 
-def test_names_that_nothing_has(server: Server) -> None:
+def test_names_that_nothing_has(server: Server, name: str) -> None:
     assert server.post("/v1/functions/ecco/map", [1]).json()["nearest"] == "echo"
+    server.make(name, "echo")
+    assert (
+        server.post(f"/v1/functions/{name}/map", [1])
+        .json()["detail"]
+        .startswith(f"There is no function '{name}'. '{name}' is a pipeline, and called as one")
+    )
+    assert (
+        server.post("/v1/pipelines/echo/map", [1])
+        .json()["detail"]
+        .startswith("There is no pipeline 'echo'. 'echo' is a function: invoke it")
+    )
     assert server.post("/v1/pipelines/@map echo/map".replace(" ", "%20"), [1]).code == "not-found"
     for path in ("/v1/maps/nothing", "/v1/maps/00000000000000ff", "/v1/maps/00000000000000ff/results"):
         assert server.get(path).code == "not-found"

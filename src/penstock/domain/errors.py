@@ -46,12 +46,13 @@ class BadRequest(PenstockError):
 
 
 class NotFound(PenstockError):
-    """Report a name that nothing has, with the nearest one that something does."""
+    """Report a name that nothing has, with the nearest one that something does, or what has it that is no `kind`."""
 
     code = "not-found"
 
-    def __init__(self, kind: str, name: str, nearest: str = "") -> None:
-        super().__init__(f"There is no {kind} '{name}'." + (f" Did you mean '{nearest}'?" if nearest else ""))
+    def __init__(self, kind: str, name: str, nearest: str = "", other: str = "") -> None:
+        hint = f" '{name}' is a {other}." if other else f" Did you mean '{nearest}'?" if nearest else ""
+        super().__init__(f"There is no {kind} '{name}'.{hint}")
         self.kind, self.name, self.nearest = kind, name, nearest
 
 

@@ -340,6 +340,8 @@ class Intake:
         if pipe is None:
             if name.startswith(DIRECT):
                 raise self._not_callable(name.removeprefix(MAPPED).removeprefix(DIRECT))
+            if name in self._plant.functions:
+                raise NotFound("pipeline", name, other="function: invoke it, or make a pipeline for it")
             raise NotFound("pipeline", name, nearest(name, (one for one in self._plant.pipes if one[0] != DIRECT)))
         return pipe
 
@@ -347,6 +349,8 @@ class Intake:
         """Return the error for a function, or an alias of one, that there is not."""
         function, at, alias = name.partition(DIRECT)
         functions = self._plant.functions
+        if function not in functions and function in self._plant.pipes:
+            return NotFound("function", function, other="pipeline, and called as one (in commands with --pipeline)")
         if not at or function not in functions:
             return NotFound("function", function, nearest(function, functions))
         close = nearest(alias, functions[function].spec.aliases)
