@@ -466,6 +466,13 @@ class TestConfiguration:
         result = run("deploy", "f", ".", "--set", "timeout")
         assert (result.exit_code, "NAME=VALUE" in result.stderr) == (2, True)
 
+    def test_settings_alone_are_no_deploy_of_what_happens_to_be_here(self, run: Run, here: Path) -> None:
+        result = run("deploy", "f", "--set", "timeout=5s")
+        assert (result.exit_code, "`penstock set function/f NAME=VALUE`" in result.stderr.replace("\n", " ")) == (
+            2,
+            True,
+        )
+
 
 class TestTheServer:
     def test_none_is_known(self) -> None:

@@ -205,6 +205,19 @@ def test_pausing_and_resuming(tour: Tour) -> None:
     assert tour("task", task, "--wait").exit_code == 0
 
 
+def test_settings_are_changed_by_themselves(tour: Tour) -> None:
+    result = tour("set", "double", "timeout=25s", "idle_timeout=2m")
+    assert result.stdout == 'function double: timeout is "25s", idle_timeout is "2m".\n'
+    after = json.loads(tour("show", "function/double", "--json").stdout)
+    assert (after["settings"]["timeout"], after["settings"]["idle_timeout"]) == ("25s", "2m")
+    assert len({version["bundle"] for version in json.loads(tour("versions", "double", "--json").stdout)}) == 1
+    assert tour("set", "meters", "concurrency=3").exit_code == 0
+    assert tour("set", "meters", "concurrency=null").stdout == "pipeline meters: concurrency is not set.\n"
+    assert "concurrency" not in json.loads(tour("show", "meters", "--json").stdout)["settings"]
+    assert (tour("set", "meters", "concurency=3").exit_code, tour("set", "nothing", "a=1").exit_code) == (4, 3)
+    assert tour("set", "double", "timeout=20s", "idle_timeout=null").exit_code == 0
+
+
 def test_code_that_does_not_import(tour: Tour) -> None:
     (tour.folder / "broken").mkdir(exist_ok=True)
     (tour.folder / "broken" / "tasks.py").write_text("import nothing_of_that_name\n")

@@ -1,7 +1,6 @@
 """Commands about code: deploy, rollback, alias and versions."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from penstock.cli.common import AsJson, connect, connect_async
+from penstock.cli.common import AsJson, connect, connect_async, setting
 from penstock.cli.exits import Exit, Refused
 from penstock.cli.output import ago, counted, err, note, print_json, say, table
 from penstock.client import Deployed, NotFound, Version
@@ -28,20 +27,10 @@ class Event(StrEnum):
     APIGATEWAY = "apigateway"
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise typer.BadParameter(f"'{text}' is not NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
 def deploy(
     ctx: typer.Context,
     function: Annotated[str, typer.Argument(help="The function's name.")],
-    path: Annotated[Path, typer.Argument(help="Its code: a file, a folder or a zip.")] = Path(),
+    path: Annotated[Path | None, typer.Argument(help="Its code: a file, a folder or a zip. (default: .)")] = None,
     handler: Annotated[
         str | None, typer.Option(help='What is called, as "module:name". Needed for a new function.')
     ] = None,
@@ -50,7 +39,7 @@ def deploy(
     ] = None,
     settings: Annotated[
         list[Any] | None,
-        typer.Option("--set", parser=_setting, metavar="NAME=VALUE", help="Another setting; may be repeated."),
+        typer.Option("--set", parser=setting, metavar="NAME=VALUE", help="Another setting; may be repeated."),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Deploy again whenever it changes, and show its logs, until Ctrl-C.")
@@ -61,6 +50,14 @@ def deploy(
     wanted = (
         dict(settings or ()) | ({"handler": handler} if handler else {}) | ({"event": event.value} if event else {})
     )
+    if path is None:
+        if wanted and not handler:
+            raise Refused(
+                f"It is not clear whether the code of '{function}' is to change, too: name its folder (`.` is this one), or "
+                f"change settings alone with `penstock set function/{function} NAME=VALUE`.",
+                Exit.USAGE,
+            )
+        path = Path()
     if watch:
         if as_json or not path.exists():
             raise Refused("--watch does not go with --json." if as_json else f"There is no {path}.", Exit.USAGE)

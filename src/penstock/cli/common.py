@@ -1,8 +1,9 @@
 """What commands share: the connection, and options that mean the same everywhere."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,3 +44,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 Timeout = Annotated[
     float | None, typer.Option(parser=duration, metavar="DURATION", help="How long to wait, such as 30s.")
 ]
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Return the name and the value of "name=value"; what is no JSON is text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(f"'{text}' is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,16 +1,17 @@
 """Commands that change what there is: apply, diff, rm, pause, drain and resume."""
 
+import json
 import sys
 import time
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from penstock.cli.common import AsJson, connect
+from penstock.cli.common import AsJson, connect, setting
 from penstock.cli.config import Configuration, read_configuration
 from penstock.cli.exits import Exit, Refused, report
 from penstock.cli.names import Kind, only_one
@@ -149,6 +150,22 @@ def resume(
                 continue
             counts = client.pipeline(name).resume().counts
             say(f"{name} goes on: {counts.get('queued', 0)} wait.")
+
+
+def set_settings(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="A name, or KIND/NAME where it is not unique.")],
+    settings: Annotated[
+        list[Any], typer.Argument(parser=setting, metavar="NAME=VALUE...", help="A setting; null takes it away.")
+    ],
+) -> None:
+    """Change some settings of a function, pipeline, shared limit or pool, and leave the others and its code as they are."""
+    wanted = dict(settings)
+    with connect(ctx) as client:
+        kind, found = only_one(client, name)
+        getattr(client, kind.value)(found).patch(wanted)
+    changes = (f"{key} is {'not set' if value is None else json.dumps(value)}" for key, value in wanted.items())
+    say(f"{kind} {found}: {', '.join(changes)}.")
 
 
 def rm(

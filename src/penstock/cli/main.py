@@ -59,6 +59,7 @@ PANELS = {
 for _panel, _commands in PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.command("set", rich_help_panel="Code and configuration")(configure.set_settings)
 app.command("map", rich_help_panel="Tasks")(maps.map_items)
 app.add_typer(maps.commands, name="maps", rich_help_panel="Tasks")
 app.add_typer(dead.commands, name="dead", rich_help_panel="Tasks")
