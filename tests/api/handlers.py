@@ -177,6 +177,21 @@ def hoards(event: Any, context: Any) -> int:
     return len(held)
 
 
+def hoards_and_tells(event: Any, context: Any) -> int:
+    """Hold as many bytes as asked for, or wait for a file; return what the instance may use, in MiB.
+
+    If that is less, it holds them until it is ended for it.
+    """
+    limit = int(context.memory_limit_in_mb)
+    if isinstance(event, str):
+        waits(event, context)
+        return limit
+    held = b"x" * event
+    while len(held) > limit << 20:
+        time.sleep(0.1)
+    return limit
+
+
 def overstays(event: Any, context: Any) -> int:
     """Note the process in a file, and do not end: by sleeping, by holding the GIL, or deaf to every signal."""
     if event["how"] == "deaf":

@@ -59,7 +59,7 @@ def test_what_the_kernel_ended_is_told(
     guard = version(f"{tmp_path}/g-", LIMIT)
     guard.prepare(7)
     guard.watch(7, 4_000_000)
-    for name, text in ((version.events, events), (version.peak, peak)):
+    for name, text in ((version.events, events), (version.peaks, peak)):
         if text is not None:
             (tmp_path / "g-7" / name).write_text(text)
     assert guard.ended(7, 4_000_000) == used

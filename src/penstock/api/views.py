@@ -19,6 +19,7 @@ from penstock.domain.limits import Gate
 from penstock.domain.plan import Step
 from penstock.domain.settings import redact
 from penstock.domain.task import ENDED, Outcome, State, name_of
+from penstock.domain.units import format_size
 from penstock.engine.configuration import Applied, Deployed
 from penstock.engine.engine import Engine
 from penstock.engine.model import PRESENT, Function, Member, Source, built_in_of
@@ -104,8 +105,17 @@ def function_view(engine: Engine, stored: StoredObject, members: Mapping[str, Se
         "updated": moment(stored.updated),
         "instances": {state: states[state] for state in ("ready", "starting", "draining")},
         "usage": _usage_view(engine, function, mine),
+        "learned": _learned_view(engine, function),
         "web": _web_view(function),
     }
+
+
+def _learned_view(engine: Engine, function: Function) -> View | None:
+    """Show how much memory the next instance may use, and from how many runs that is known; None if it is not learned."""
+    if not function.spec.learns_memory:
+        return None
+    size = engine.sizes.size(function.name, engine.pools.of(function.spec.pool))
+    return {"memory": format_size(size), "runs": engine.sizes.need(function.name).runs}
 
 
 def _web_view(function: Function) -> View:

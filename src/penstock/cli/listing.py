@@ -212,7 +212,7 @@ def _state_of(shown: Pipeline | Function | Limit | Pool, url: str) -> dict[str, 
         }
     elif isinstance(shown, Function):
         live = f"version {shown.live} of {shown.versions}" if shown.live else "no code yet"
-        state = {"live": live, "instances": _instances_of(shown), "saving": _saving(shown)}
+        state = {"live": live, "instances": _instances_of(shown), "saving": _saving(shown), "memory": _memory(shown)}
         if shown.sandbox:
             state["sandbox reached"] = ", ".join(
                 [shown.sandbox["reached"], *(f"without {part}" for part in shown.sandbox["missing"])]
@@ -241,6 +241,12 @@ def _web(function: Function, url: str) -> str:
     web, hosts = function.web, function.settings.get("hosts", [])
     where = ", ".join([url + web["path"], *(f"http://{host}/" for host in hosts)])
     return f"{where}; {web['answered']} answered, {web['failed']} failed, {web['open']} open"
+
+
+def _memory(function: Function) -> str | None:
+    """Return what was learned of the memory that an instance needs."""
+    learned = function.learned
+    return None if learned is None else f"{learned['memory']} for each instance, learned from {learned['runs']:,} runs"
 
 
 def _saving(function: Function) -> str | None:

@@ -104,6 +104,7 @@ class Function:
     updated: datetime | None = None
     instances: dict[str, int] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
+    learned: dict[str, Any] | None = None
     web: dict[str, Any] = field(default_factory=dict)
 
     @property

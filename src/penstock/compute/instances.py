@@ -8,6 +8,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.compute.allowance import Allowance
@@ -150,7 +151,7 @@ class LocalInstance:
         self._running.clear()
         self._visits.clear()
         killed = self.killed and exit.code is None
-        self._listener.gone(self, Exit(exit.code, exit.signal, killed, detail, exit.overran))
+        self._listener.gone(self, replace(exit, killed=killed, detail=detail))
 
     def _tell_last_output(self, home: Path) -> str:
         """Tell of output that the process could not send any more; return the end of its file."""

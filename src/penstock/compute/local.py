@@ -148,7 +148,8 @@ class LocalCompute:
         except (OSError, ImportFailed) as error:
             instance = LocalInstance(number, blueprint, self._listener, self._kill, self._loop, None)
             self._instances[number] = instance
-            self._loop.call_soon(self.exited, number, 0, None, None, _cannot_start(blueprint, error), None)
+            exit = Exit(None, None, killed=False, detail=_cannot_start(blueprint, error))  # noqa: A001
+            self._loop.call_soon(self.exited, number, 0, exit)
             return instance
         instance = LocalInstance(number, blueprint, self._listener, self._kill, self._loop, ours)
         self._instances[number] = instance
@@ -221,11 +222,9 @@ class LocalCompute:
         """Return what this machine gives a level of the sandbox."""
         return self._walls.isolation(level)
 
-    def exited(
-        self, number: int, pid: int, code: int | None, signal: int | None, detail: str, overran: int | None
-    ) -> None:
+    def exited(self, number: int, pid: int, exit: Exit) -> None:  # noqa: A002 - the protocol's word
         """Hear from a zygote that an instance's process was reaped (pid 0: that there was none)."""
-        self._depart(number, pid, Exit(code, signal, killed=False, detail=detail, overran=overran))
+        self._depart(number, pid, exit)
 
     def abandoned(self, zygote: Zygote) -> None:
         """Hear that a zygote is gone. Its instances are being killed by the kernel; their ends of the lines tell when."""

@@ -148,7 +148,8 @@ class Exit:
     """Report why an instance is gone: its exit code, or the signal that ended it; `detail` is for people.
 
     `killed` is True if Penstock ended it on purpose. `overran` is how many bytes it was found to use if it was ended because
-    that was more than its blueprint's `memory`, else None; that is not on purpose.
+    that was more than its blueprint's `memory`, else None; that is not on purpose. `peak` is the most that it used, in bytes,
+    as far as anybody looked (shared memory may count too much); 0 if nobody did.
     """
 
     code: int | None
@@ -156,6 +157,7 @@ class Exit:
     killed: bool
     detail: str = ""
     overran: int | None = None
+    peak: int = 0
 
 
 class ImportFailed(Exception):

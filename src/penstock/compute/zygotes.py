@@ -16,7 +16,7 @@ import penstock.runtime
 from penstock.compute.isolation import Walls
 from penstock.compute.memory import Enforcement
 from penstock.compute.processes import OWNER
-from penstock.compute.protocol import Blueprint, ImportFailed, NotIsolated
+from penstock.compute.protocol import Blueprint, Exit, ImportFailed, NotIsolated
 from penstock.runtime import control
 from penstock.runtime.settings import Settings
 
@@ -43,13 +43,8 @@ _DUMP_PATIENCE = 1.0
 class Exits(Protocol):
     """Hear what a zygote tells of its instances."""
 
-    def exited(
-        self, number: int, pid: int, code: int | None, signal: int | None, detail: str, overran: int | None
-    ) -> None:
-        """Hear that an instance's process was reaped (or could not be forked: then neither code nor signal).
-
-        `overran` is how many bytes it used if it was ended for that.
-        """
+    def exited(self, number: int, pid: int, exit: Exit) -> None:  # noqa: A002 - the protocol's word
+        """Hear that an instance's process was reaped (or could not be forked: then neither code nor signal)."""
 
     def abandoned(self, zygote: "Zygote") -> None:
         """Hear that the zygote is gone; what it has not told of an instance it never will."""
@@ -255,10 +250,11 @@ class Zygote:
             return
 
     def _act(self, message: dict[str, Any]) -> None:
-        for number, pid, code, sign, detail, overran in message.get("exits", ()):
+        for number, pid, code, sign, detail, overran, peak in message.get("exits", ()):
             if number in self.launched:
                 self.launched.remove(number)
-                self._exits.exited(number, int(pid), code, sign, str(detail), overran and int(overran))
+                exit = Exit(code, sign, killed=False, detail=str(detail), overran=overran and int(overran), peak=int(peak))  # noqa: A001
+                self._exits.exited(number, int(pid), exit)
         if "failed" in message and not self.ready.done():
             self.ready.set_exception(ImportFailed(str(message["failed"]), str(message["traceback"])))
         if "ready" in message and not self.ready.done():

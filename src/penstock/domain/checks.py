@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from penstock.domain.mistakes import Place, join, part_of, problem, problems
 from penstock.domain.redaction import KEY, NO_SECRET, SECRET_HINT, is_secret, restored
 from penstock.domain.units import (
+    AUTO,
     UNLIMITED_HINT,
     UnitError,
     format_backoff,
@@ -72,6 +73,12 @@ def size(low: int, high: int) -> Callable[[object], str]:
         return format_size(found)
 
     return check
+
+
+def size_or_auto(low: int, high: int) -> Callable[[object], str]:
+    """Return a check of a size between two bounds in bytes, or of "auto"."""
+    check = size(low, high)
+    return lambda value: AUTO if value == AUTO else check(value)
 
 
 def whole(low: int, high: int, hint: str = "") -> Callable[[object], int]:

@@ -38,19 +38,29 @@ def backoff(attempt: int, first: float, longest: float, draw: float) -> float:
 
 
 def follow(
-    task: Task, outcome: Outcome, attempts: int, wait: tuple[float, float], draw: float, held: float | None = None
+    task: Task,
+    outcome: Outcome,
+    attempts: int,
+    wait: tuple[float, float],
+    draw: float,
+    held: float | None = None,
+    *,
+    larger: bool = False,
 ) -> Sequel:
     """Charge an attempt to a task and return what follows it.
 
     `attempts` is how many the pipeline allows, `wait` its (first, longest) backoff. `held` is for how long downstream holds
     the pipeline, None if no other task waits there that could go instead. A synchronous call (not durable) is not tried
-    again after a failure: its caller hears of it at once and decides.
+    again after a failure: its caller hears of it at once and decides. What ran out of memory where there are `larger` instances
+    now runs again in one of them, and is charged nothing: that only its size was not known yet is no fault of its own.
     """
     if outcome is not Outcome.THROTTLED:
         task.throttles = 0
     if outcome is Outcome.INTERRUPTED:
         task.interruptions += 1
         return Sequel(State.DEAD if task.interruptions > MOST_INTERRUPTIONS else State.QUEUED)
+    if outcome is Outcome.OUT_OF_MEMORY and larger:
+        return Sequel(State.QUEUED)
     if outcome not in FREE_OF_CHARGE:
         task.attempts += 1
     if outcome in _ENDS:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from penstock.domain.censor import Hidden, Secret, secrets_of
 from penstock.domain.redaction import reveal
-from penstock.domain.units import parse_backoff, parse_duration, parse_rate, parse_size
+from penstock.domain.units import AUTO, parse_backoff, parse_duration, parse_rate, parse_size
 
 Settings = Mapping[str, Any]
 Style = Literal["smooth", "window"]
@@ -107,7 +107,7 @@ class PoolSpec:
 class FunctionSpec:
     """Describe a function's instances. Durations are in seconds, `memory` in bytes; None means without limit.
 
-    `tmpdir` is in bytes. `sandbox` is the level that is wanted, `writable` are folders that instances may change besides
+    With `learns_memory` it is not known beforehand. `tmpdir` is in bytes. `sandbox` is the level that is wanted, `writable` are folders that instances may change besides
     their own.
 
     `env` holds secrets in clear. `rates` and `concurrency` are ceilings over all that the function runs, whichever
@@ -123,6 +123,7 @@ class FunctionSpec:
     max_parallel_requests: int = 0
     reuse: bool = True
     memory: int | None = None
+    learns_memory: bool = False
     env: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     max_instances: int = MAX_INSTANCES
     min_instances: int = 0
@@ -211,7 +212,8 @@ def function_spec(name: str, settings: Settings) -> FunctionSpec:
         max_runtime=None if max_runtime is None else parse_duration(max_runtime),
         max_parallel_requests=get("max_parallel_requests", 0),
         reuse=get("reuse", True),
-        memory=None if memory is None else parse_size(memory),
+        memory=None if memory in {None, AUTO} else parse_size(memory),
+        learns_memory=memory == AUTO,
         tmpdir=parse_size(get("tmpdir", TMPDIR)),
         max_processes=get("max_processes", MAX_PROCESSES),
         sandbox=get("sandbox", SANDBOX),

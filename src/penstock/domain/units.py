@@ -36,6 +36,9 @@ SIZES: Final[dict[str, int]] = {
     "B": 1,
 }
 
+AUTO: Final = "auto"
+"""What is written instead of a size that is to be learned."""
+
 _WHOLE_DURATIONS: Final = {unit: int(size) for unit, size in DURATIONS.items() if size >= 1}
 _LONGEST_TEXT: Final = 400  # the smallest float there is, written out, takes 326 characters
 _LARGEST_COUNT: Final = 10**12

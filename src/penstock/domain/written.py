@@ -152,7 +152,7 @@ class FunctionSettings(Written):
     max_runtime: Timeout | None = None
     max_parallel_requests: Annotated[int, BeforeValidator(checks.whole(0, 1000))] = 0
     reuse: bool = True
-    memory: Annotated[str, BeforeValidator(checks.size(16 * 10**6, 2**44))] | None = None
+    memory: Annotated[str, BeforeValidator(checks.size_or_auto(16 * 10**6, 2**44))] | None = None
     tmpdir: Annotated[str, BeforeValidator(checks.size(10**6, 2**44))] = "2GB"
     max_processes: Annotated[int, BeforeValidator(checks.whole(1, 100_000))] = MAX_PROCESSES
     sandbox: Literal["strict", "standard", "off"] = "standard"

@@ -109,9 +109,9 @@ class Configurer:
     async def apply(self, document: object, *, prune: bool, dry_run: bool, tasks: Removal) -> Applied:
         """Make the configuration what a document says. Raises `InvalidSettings` with every mistake, having changed nothing."""
         async with self._lock:
-            wanted = await _in_slices(validate_in_steps(document, self._known))
-            plan = await _in_slices(plan_in_steps(self._current, wanted, prune))
-            await _in_slices(self._feasible.check(plan))
+            wanted = await in_slices(validate_in_steps(document, self._known))
+            plan = await in_slices(plan_in_steps(self._current, wanted, prune))
+            await in_slices(self._feasible.check(plan))
             if dry_run:
                 self._feasible.busy(plan, refuse=tasks == "refuse", drain=tasks == "drain")
                 return Applied(plan, [])
@@ -132,8 +132,8 @@ class Configurer:
     async def remove(self, kind: Kind, name: str, tasks: Removal) -> None:
         """Remove one object; `tasks` says what becomes of a pipeline's."""
         async with self._lock:
-            plan = await _in_slices(plan_removal_in_steps(self._current, kind, name))
-            await _in_slices(self._feasible.check(plan))
+            plan = await in_slices(plan_removal_in_steps(self._current, kind, name))
+            await in_slices(self._feasible.check(plan))
             await self._carry_out(plan, tasks)
 
     def lookup(self, kind: Kind, name: str) -> StoredObject:
@@ -144,14 +144,14 @@ class Configurer:
         return objects[name]
 
     async def _put(self, kind: Kind, name: str, settings: object) -> StoredObject:
-        clean = await _in_slices(validate_one_in_steps(kind, name, settings, self._known))
+        clean = await in_slices(validate_one_in_steps(kind, name, settings, self._known))
         plan = await self._plan_one(kind, name, clean)
-        await _in_slices(self._feasible.check(plan))
+        await in_slices(self._feasible.check(plan))
         await self._carry_out(plan, "refuse")
         return self.lookup(kind, name)
 
     async def _plan_one(self, kind: Kind, name: str, settings: Mapping[str, Any]) -> Plan:
-        return await _in_slices(plan_in_steps(self._current, Configuration.of(kind, name, settings)))
+        return await in_slices(plan_in_steps(self._current, Configuration.of(kind, name, settings)))
 
     # code ---------------------------------------------------------------------------------------------------------
     async def deploy(self, function: str, body: bytes, settings: object | None) -> Deployed:
@@ -184,7 +184,7 @@ class Configurer:
         known = self._reconciler.objects["function"].get(function)
         if known is not None and isinstance(settings, dict):
             settings = merge(redact(known.settings), settings)
-        return await _in_slices(validate_one_in_steps("function", function, settings, self._known))
+        return await in_slices(validate_one_in_steps("function", function, settings, self._known))
 
     async def rollback(self, function: str, number: int | None = None) -> Deployed:
         """Make an earlier version live again, with the settings that it had; return it.
@@ -202,12 +202,12 @@ class Configurer:
                 flip = await self._versions.find(function, number)
                 settings = {**flip.version.settings, **beside}
                 steps = validate_one_in_steps("function", function, settings, self._known)
-                return Deployed(await self._make_live(flip, await _in_slices(steps)), environment)
+                return Deployed(await self._make_live(flip, await in_slices(steps)), environment)
 
     async def _make_live(self, flip: Flip, settings: Mapping[str, Any]) -> Version:
         try:
             plan = await self._plan_one("function", flip.version.function, settings)
-            await _in_slices(self._feasible.check(plan))
+            await in_slices(self._feasible.check(plan))
             await self._write(plan.steps, [flip])
         except PenstockError:
             self._versions.forget(flip)
@@ -262,11 +262,11 @@ class Configurer:
         if self._left and any(step.action == "create" for step in steps):
             await self._discard_left()
         writes: list[Write] = []
-        await _in_slices(_add_writes(writes, steps))
+        await in_slices(_add_writes(writes, steps))
         live = {flip.version.function: flip.version.number for flip in flips}
         wall = plant.wall()
         changes = await plant.store.apply(plant.project_id, writes, wall, live) if writes or live else []
-        await _in_slices(self._reconcile(steps, flips, wall))
+        await in_slices(self._reconcile(steps, flips, wall))
         if changes:
             self.changed.ring()
         if self._left:
@@ -306,7 +306,7 @@ class Configurer:
                     pipe = self._plant.pipes.get(name)
                     if pipe is not None and pipe.leaving and not pipe.busy:
                         pipe.closed = True
-                        plan = await _in_slices(plan_removal_in_steps(self._current, "pipeline", name))
+                        plan = await in_slices(plan_removal_in_steps(self._current, "pipeline", name))
                         await self._write(plan.steps, ())
             except PenstockError as error:
                 if (pipe := self._plant.pipes.get(name)) is not None:
@@ -360,7 +360,7 @@ def _add_writes(writes: list[Write], steps: Sequence[Step]) -> Generator[None, N
         yield
 
 
-async def _in_slices(steps: Generator[None, None, T]) -> T:
+async def in_slices(steps: Generator[None, None, T]) -> T:
     """Do long work a little at a time, so that the event loop is never blocked for long."""
     loop = asyncio.get_running_loop()
     began = loop.time()

@@ -37,6 +37,7 @@ from penstock.engine.reserver import Reserver
 from penstock.engine.scaler import Scaler
 from penstock.engine.scheduler import Scheduler
 from penstock.engine.settle import Settle
+from penstock.engine.sizes import Sizes
 from penstock.engine.sleepers import Sleepers
 from penstock.engine.stragglers import Stragglers
 from penstock.engine.visits import Visits
@@ -96,6 +97,7 @@ class Engine:
         self.scaler = Scaler(plant)
         self.scheduler = Scheduler(plant)
         self.settle = Settle(plant)
+        self.sizes = Sizes(plant)
         self.stragglers = Stragglers(plant)
         self.sleepers = Sleepers(plant)
         self.visits = Visits(plant)
@@ -132,6 +134,7 @@ class Engine:
         if interrupted:
             log.warning("%d tasks were running when the server ended last time; they run again.", interrupted)
         await self.scheduler.promote()
+        await self.sizes.open()
         await self.reconciler.open()
         await self.reserver.open()
         await self.scheduler.open()
@@ -164,6 +167,7 @@ class Engine:
             if not call.done():
                 call.set_exception(Unavailable("The server stops. Call again in a moment.", 1.0))
         await asyncio.wait([asyncio.ensure_future(self.recorder.drain())], timeout=DRAIN)
+        await self.sizes.close()
         try:
             await self.reserver.close()
         except PenstockError as error:  # then the next start takes the limits for used up, as after a crash

@@ -94,6 +94,7 @@ class Lives:
     def freed(self, member: Member, number: int, now: float) -> None:
         """Take note that tasks of a member have ended."""
         member.worked = now
+        member.served += number
         if not member.busy:
             member.idle_since = now
         if member.state == DRAINING and not member.busy:

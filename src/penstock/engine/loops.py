@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from penstock.engine.scaler import Scaler
     from penstock.engine.scheduler import Scheduler
     from penstock.engine.settle import Settle
+    from penstock.engine.sizes import Sizes
     from penstock.engine.sleepers import Sleepers
     from penstock.engine.stragglers import Stragglers
     from penstock.engine.visits import Visits
@@ -58,6 +59,7 @@ class Loops:
     scaler: Scaler
     scheduler: Scheduler
     settle: Settle
+    sizes: Sizes
     stragglers: Stragglers
     sleepers: Sleepers
     visits: Visits

@@ -216,7 +216,7 @@ class Member:
 
     __slots__ = (
         "apart", "blueprint", "born", "busy", "censor", "closes", "counts", "ends", "fleet", "free", "gives", "idle_since",
-        "instance", "pool", "reads", "ready", "resting", "state", "turn", "worked", "yields",
+        "instance", "pool", "reads", "ready", "resting", "served", "state", "turn", "worked", "yields",
     )  # fmt: skip
 
     def __init__(self, fleet: Fleet, instance: Instance, born: float, *, apart: bool = False) -> None:
@@ -236,6 +236,7 @@ class Member:
         hidden = [(name, text) for name, text in self.blueprint.env.items() if isinstance(text, Hidden)]
         self.censor = censor_of(hidden) if hidden else None
         self.resting = 0
+        self.served = 0  # executions that have ended in it
         self.yields = False
         self.gives = False  # its place up
         self.counts = False  # against `max_instances`, and in its pool

@@ -35,6 +35,7 @@ from penstock.engine.objects import Objects
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
+    from penstock.domain.pools import Pool
     from penstock.domain.specs import Tier
     from penstock.engine.loops import Loops
     from penstock.engine.model import Plant
@@ -62,6 +63,7 @@ class Reconciler:
         self._scaler, self._lives, self._scheduler = loops.scaler, loops.lives, loops.scheduler
         self._pump, self._lender = loops.pump, loops.lender
         self._sleepers, self._visits, self._pools = loops.sleepers, loops.visits, loops.pools
+        self._sizes = loops.sizes
 
     async def open(self) -> None:
         """Read the configuration, and how many tasks each pipeline has."""
@@ -117,6 +119,7 @@ class Reconciler:
             for alias in (None, *self._plant.functions[name].spec.aliases):
                 self._remove_built_in(name, alias)
             self._put_hosts(FunctionSpec(name, ""))
+            self._sizes.forget(name)
             del self._plant.functions[name]
             if CEILING + name in self._plant.admission.gates:
                 self._remove_gate(CEILING + name)
@@ -275,7 +278,7 @@ class Reconciler:
             self._plant.fleets[name] = fleet
             version = function.version(spec.version)
             if version is not None:
-                fleet.blueprint = self.blueprint(version, spec.env)
+                fleet.blueprint = self.blueprint(version, spec.env, pool)
         return fleet
 
     def _leave(self, fleet: Fleet, timeout: float) -> None:
@@ -303,9 +306,12 @@ class Reconciler:
                 return
         self._plant.compute.retire(blueprint)
 
-    def blueprint(self, version: Version, env: Mapping[str, str]) -> Blueprint:
-        """Return what instances of a version are made from."""
+    def blueprint(self, version: Version, env: Mapping[str, str], pool: Pool | None = None) -> Blueprint:
+        """Return what instances of a version are made from, in a pool (None: the one that the version names)."""
         spec = function_spec(version.function, version.settings)
+        memory = spec.memory
+        if spec.learns_memory:
+            memory = self._sizes.size(spec.name, pool or self._pools.of(spec.pool))
         return Blueprint(
             project=self._plant.project,
             function=version.function,
@@ -315,7 +321,7 @@ class Reconciler:
             slots=spec.slots,
             reuse=spec.reuse,
             timeout=spec.timeout,
-            memory=spec.memory,
+            memory=memory,
             tmpdir=spec.tmpdir,
             max_processes=spec.max_processes,
             sandbox=spec.sandbox,
@@ -333,7 +339,7 @@ class Reconciler:
         function.live = next((version for version in versions if version.live), None)
         for fleet in self._plant.fleets.values():
             if fleet.function == name and (version := function.version(fleet.pinned)) is not None:
-                fleet.blueprint = self.blueprint(version, fleet.env)
+                fleet.blueprint = self.blueprint(version, fleet.env, fleet.pool)
 
     def flip(self, flip: Flip) -> Iterator[None]:
         """Make a version the live one for every pipeline that is not pinned, yielding often."""
@@ -349,7 +355,7 @@ class Reconciler:
         version = function.version(fleet.pinned)
         if version is None:  # they are still being read
             return
-        old, fleet.blueprint = fleet.blueprint, self.blueprint(version, fleet.env)
+        old, fleet.blueprint = fleet.blueprint, self.blueprint(version, fleet.env, fleet.pool)
         yield from self._scaler.switch(fleet)
         if old is not None:
             self.retire(old, fleet.env)

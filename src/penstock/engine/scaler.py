@@ -131,7 +131,7 @@ class Scaler:
 
     def keep_warm(self, fleet: Fleet) -> None:
         """Start what is to be there without being asked for."""
-        if fleet.blueprint is None:
+        if fleet.blueprint is None or fleet.function not in self._plant.functions:
             return
         now = self._plant.clock()
         lacks = fleet.least(self._plant.functions[fleet.function].spec, now) - fleet.present

@@ -47,6 +47,7 @@ class Settle:
         self._pump, self._lives, self._deadlines = loops.pump, loops.lives, loops.deadlines
         self._scheduler, self._recorder, self._expiry = loops.scheduler, loops.recorder, loops.expiry
         self._lender, self._configurer, self._visits = loops.lender, loops.configurer, loops.visits
+        self._sizes = loops.sizes
 
     # what instances tell ------------------------------------------------------------------------------------------
     def ready(self, instance: Instance, at: float) -> None:
@@ -139,6 +140,8 @@ class Settle:
         if member is None:
             return
         self._deadlines.gone(instance.id)
+        advice = "" if exit.overran is None else self._sizes.advice(member)
+        larger = self._sizes.ended(member, exit)
         left = [running for running in member.busy.values() if running.tasks]
         inside = sum(len(running.carried) for running in member.busy.values())
         for attempt, running in member.busy.items():
@@ -155,9 +158,9 @@ class Settle:
                 often = task.interruptions >= MOST_SHARED
                 task.apart = task.apart or (outcome is Outcome.INTERRUPTED and (often or not exit.killed))
                 task.interruptions -= plant.stopping and outcome is Outcome.INTERRUPTED
-            body = None if outcome is Outcome.INTERRUPTED else _report(instance.blueprint, exit)
-            self._conclude(running, running.tasks, outcome, body, now + offset, offset)
-        said = _log_line(member, inside, exit)
+            body = None if outcome is Outcome.INTERRUPTED else _report(instance.blueprint, exit, advice)
+            self._conclude(running, running.tasks, outcome, body, now + offset, offset, larger=larger)
+        said = _log_line(member, inside, exit, advice)
         if said:
             said = said if member.censor is None else member.censor.text(said)
             self._recorder.keep(Line(0, "", instance.blueprint.function, 0, plant.wall(), "stderr", said))
@@ -253,6 +256,8 @@ class Settle:
         at: float,
         offset: float,
         held: float | None = None,
+        *,
+        larger: bool = False,
     ) -> None:
         if body is not None and outcome is not Outcome.OK:
             for censor in (running.member.censor, running.pipe.censor):
@@ -262,7 +267,7 @@ class Settle:
             if visits and task.id in visits:
                 self._conclude_visit(running, task, outcome, body)
             else:
-                self._conclude_one(running, task, outcome, body, at, offset, held)
+                self._conclude_one(running, task, outcome, body, at, offset, held, larger=larger)
 
     def _conclude_visit(self, running: Running, task: Task, outcome: Outcome, body: bytes | None) -> None:
         """Conclude a web request: it is not tried again, and there is nothing to write down."""
@@ -280,11 +285,14 @@ class Settle:
         at: float,
         offset: float,
         held: float | None,
+        *,
+        larger: bool,
     ) -> None:
         pipe = running.pipe
         if task.start_by is not None:
             self._expiry.met(task)
-        sequel = follow(task, outcome, pipe.spec.attempts, pipe.spec.backoff, self._plant.rng.random(), held)
+        draw = self._plant.rng.random()
+        sequel = follow(task, outcome, pipe.spec.attempts, pipe.spec.backoff, draw, held, larger=larger)
         state = sequel.state
         if state in WAITING and self._plant.pipes.get(task.pipeline) is not pipe:
             state = State.CANCELLED  # its pipeline was removed while it ran
@@ -342,19 +350,19 @@ def _interrupted(task: Task) -> bytes:
     return _error("Interrupted", f"The task's instance ended {task.interruptions} times before the task did.")
 
 
-def _log_line(member: Member, inside: int, exit: Exit) -> str:  # noqa: A002
+def _log_line(member: Member, inside: int, exit: Exit, advice: str) -> str:  # noqa: A002
     """Return what the function's log says of an instance's end; nothing if that of its one task says it, or it was meant."""
     if exit.killed:
         return ""
     if exit.overran is not None and (inside != 1 or not member.reads):
-        return _overrun(member.blueprint, exit.overran)
+        return _overrun(member.blueprint, exit.overran, advice)
     return "" if member.reads else exit.detail
 
 
-def _report(blueprint: Blueprint, exit: Exit) -> bytes:  # noqa: A002
+def _report(blueprint: Blueprint, exit: Exit, advice: str) -> bytes:  # noqa: A002
     """Return the error of a task with which its instance ended."""
     if exit.overran is not None:
-        return _error("OutOfMemory", _overrun(blueprint, exit.overran))
+        return _error("OutOfMemory", _overrun(blueprint, exit.overran, advice))
     how = f"signal {exit.signal}" if exit.signal else f"exit code {exit.code}"
     body = {"type": "Crashed", "message": f"The instance ended while the task ran ({how})."}
     if exit.detail:
@@ -362,12 +370,12 @@ def _report(blueprint: Blueprint, exit: Exit) -> bytes:  # noqa: A002
     return json.dumps(body).encode()
 
 
-def _overrun(blueprint: Blueprint, used: int) -> str:
+def _overrun(blueprint: Blueprint, used: int, advice: str) -> str:
     assert blueprint.memory is not None
     shared = f" Up to {blueprint.slots} tasks share it (max_parallel_requests)." if blueprint.slots > 1 else ""
     return (
         f"The instance was ended because it used {used / 1e6:,.0f} MB of memory: '{blueprint.function}' may use "
-        f"{format_size(blueprint.memory)} in each instance.{shared} Raise `memory`, or hold less at a time."
+        f"{format_size(blueprint.memory)} in each instance.{shared} {advice}"
     )
 
 

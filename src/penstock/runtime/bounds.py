@@ -79,6 +79,10 @@ class Bounds(Guard):
         """Return why an instance was killed here, "" if it was not."""
         return self._why.pop(number, "")
 
+    def peak(self, number: int, pid: int, most: int) -> int:
+        """Return what the inner guard says that an instance used."""
+        return self._inner.peak(number, pid, most)
+
     def ended(self, number: int, pid: int) -> "int | None":
         """Forget an instance; return what the inner guard says of it."""
         self._watched.pop(pid, None)

@@ -26,7 +26,7 @@ class Cgroups(Guard):
     """Files that may be there, and what to write into them besides (None: the limit)."""
     events: str
     """The file with a line "oom_kill N"."""
-    peak: str
+    peaks: str
     """The file that tells the most that was used, in bytes."""
 
     def __init__(self, prefix: str, limit: int) -> None:
@@ -53,6 +53,10 @@ class Cgroups(Guard):
         """Begin to watch an instance."""
         self._watched[number] = pid
 
+    def peak(self, number: int, pid: int, most: int) -> int:  # noqa: ARG002 - known by its number here
+        """Return the most that an instance's group used, files that the kernel keeps for it included; `most` if nobody knows."""
+        return int(_read(os.path.join(self._path(number), self.peaks)) or most)
+
     def ended(self, number: int, pid: int) -> "int | None":  # noqa: ARG002 - known by its number here
         """Remove an instance's group; return the most it used if the kernel ended something in it, None otherwise."""
         self._watched.pop(number, None)
@@ -72,7 +76,7 @@ class Cgroups(Guard):
         return False
 
     def _peak(self, path: str) -> int:
-        return max(self._limit, int(_read(os.path.join(path, self.peak)) or 0))
+        return max(self._limit, int(_read(os.path.join(path, self.peaks)) or 0))
 
 
 class Version2(Cgroups):
@@ -81,7 +85,7 @@ class Version2(Cgroups):
     most = "memory.max"
     harder = (("memory.swap.max", "0"), ("memory.oom.group", "1"))
     events = "memory.events"
-    peak = "memory.peak"
+    peaks = "memory.peak"
 
 
 class Version1(Cgroups):
@@ -90,7 +94,7 @@ class Version1(Cgroups):
     most = "memory.limit_in_bytes"
     harder = (("memory.memsw.limit_in_bytes", None),)
     events = "memory.oom_control"
-    peak = "memory.max_usage_in_bytes"
+    peaks = "memory.max_usage_in_bytes"
 
     def wait(self, now: float) -> "float | None":
         """Return in how many seconds to look at what the kernel has ended, None if there is no instance."""

@@ -2,8 +2,8 @@
 
 To the zygote: `{"spawn": [ids]}` with one socket per id, `{"kill": [ids]}`. From it: `{"ready": note}` or
 `{"failed": message, "traceback": text}`, then `{"forked": n}` for each message with spawns, and
-`{"exits": [[id, pid, code, signal, detail, overran], …]}`; the last is how many bytes it used if it was ended for that,
-else null.
+`{"exits": [[id, pid, code, signal, detail, overran, peak], …]}`: `overran` is how many bytes it used if it was ended for that,
+else null, `peak` the most that it used.
 """
 
 import json

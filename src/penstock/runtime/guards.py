@@ -28,6 +28,10 @@ class Guard:
         """Return in a sentence why an instance was killed, "" if it was not, or if `ended` says it."""
         return ""
 
+    def peak(self, number: int, pid: int, most: int) -> int:  # noqa: ARG002 - for those that know better
+        """Return the most that an instance used, in bytes, before `ended`; `most` is the RSS that its processes had, one by one."""
+        return most
+
     def ended(self, number: int, pid: int) -> "int | None":  # noqa: ARG002 - for those that watch
         """Forget an instance; return how many bytes it used if it was ended for that, None if it was not."""
         return None

@@ -4,6 +4,9 @@ What counts is PSS, of the instance and of the processes below it or in its sess
 divided among them, where RSS would count it in full for each. PSS costs the kernel a walk over all pages (about 25 ms for
 1 GB), RSS a few microseconds, and RSS is never smaller; so PSS is read only when RSS has grown by what was left to the limit.
 
+The most that an instance used comes from the same looks, so it costs nothing: RSS as long as that is within the limit (so what
+is shared may count too much there), PSS above. What one process used between two looks the kernel knows.
+
 How often: so that an instance which grows by `FASTEST` from now on is looked at before it uses 1.2 times its limit, within the
 bounds of `SOONEST` and `LATEST`. Looking at those that are calm (below half of their limit, and not growing) takes at most
 2 % of a core for a whole zygote, so with very many of them each is looked at less often.
@@ -29,11 +32,11 @@ _BETWEEN = 4  # readings of one instance's PSS are apart by that many times what
 class _Watched:
     """Hold one instance. `pss` was weighed when RSS was `rss`; `over` is what it used when it was killed for that."""
 
-    __slots__ = ("due", "over", "pid", "pss", "rss", "slack", "used", "weigh_at")
+    __slots__ = ("due", "over", "peak", "pid", "pss", "rss", "slack", "used", "weigh_at")
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.pss = self.rss = self.used = 0
+        self.pss = self.rss = self.used = self.peak = 0
         self.due = self.slack = self.weigh_at = 0.0
         self.over: int | None = None
 
@@ -72,6 +75,13 @@ class Polling(Guard):
             self._look_again(next(iter(self._heavy.values())), now)
         self._calm_from = now + (time.thread_time() - began) / SHARE
 
+    def peak(self, number: int, pid: int, most: int) -> int:  # noqa: ARG002 - known by its process here
+        """Return the most that an instance was seen to use; `most`, if that is more and its PSS was never asked for."""
+        watched = self._watched.get(pid)
+        if watched is None:
+            return most
+        return watched.peak if watched.pss else max(watched.peak, most)
+
     def ended(self, number: int, pid: int) -> "int | None":  # noqa: ARG002 - known by its process here
         """Forget an instance; return how many bytes it used if it was killed for that, None if it was not."""
         self._below.forget(pid)
@@ -87,6 +97,7 @@ class Polling(Guard):
             used = self._weigh(watched, rss, now)
         calm = used < self._limit // 2 and used <= watched.used
         watched.used = used
+        watched.peak = max(watched.peak, used)
         room = max(0.0, self._limit * _SEEN_BY - used)
         watched.due = now + min(LATEST, max(SOONEST, room / FASTEST))
         if calm:

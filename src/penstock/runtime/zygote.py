@@ -118,7 +118,7 @@ class Zygote:
         self._helpers = set(procfs.children())  # what the import started
         self._guard = _choose_guard(settings)
         self._scope = None if settings.sandbox is None else sandbox.scope(sandbox.Sandbox(**settings.sandbox))
-        self._exits: list[tuple[int, int, int | None, int | None, str, int | None]] = []
+        self._exits: list[tuple[int, int, int | None, int | None, str, int | None, int]] = []
         self._wake, self._waker = os.pipe()
 
     def serve(self) -> None:
@@ -172,7 +172,7 @@ class Zygote:
             pid = os.fork()
         except OSError as error:
             self._guard.ended(number, 0)
-            self._exits.append((number, 0, None, None, f"the instance could not be forked: {error}", None))
+            self._exits.append((number, 0, None, None, f"the instance could not be forked: {error}", None, 0))
             return
         if pid:
             self._numbers[pid] = number
@@ -202,17 +202,18 @@ class Zygote:
             pid = ended.si_pid
             if pid in self._numbers:
                 kernel.kill_session(pid)
-            _, status = os.waitpid(pid, 0)
+            _, status, usage = os.wait4(pid, 0)
             number = self._numbers.pop(pid, None)
             if number is not None:
                 self._hunts = True
                 del self._pids[number]
                 code = os.waitstatus_to_exitcode(status)
                 why = self._guard.why(number)
+                peak = self._guard.peak(number, pid, usage.ru_maxrss << 10)
                 used = self._guard.ended(number, pid)
                 overran = used if code == -signal.SIGKILL else None
                 self._exits.append(
-                    (number, pid, code if code >= 0 else None, -code if code < 0 else None, why, overran)
+                    (number, pid, code if code >= 0 else None, -code if code < 0 else None, why, overran, peak)
                 )
         if self._hunts:
             self._hunts = self._end_orphans()
