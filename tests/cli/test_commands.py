@@ -220,7 +220,7 @@ class TestListing:
     FUNCTION: ClassVar[dict[str, Any]] = {
         "name": "call_api", "settings": {"handler": "tasks:call_api"}, "live": 2, "versions": 2, "created": T0, "updated": T0,
         "instances": {"ready": 1, "starting": 0, "draining": 0},
-        "usage": {"instance_seconds": 50.0, "request_seconds": 800.0},
+        "usage": {"instance_seconds": 50.0, "request_seconds": 800.0}, "learned": {"memory": "512MB", "runs": 1200},
     }  # fmt: skip
     SITE: ClassVar[dict[str, Any]] = FUNCTION | {
         "settings": {"handler": "main:app", "public": True},
@@ -305,6 +305,7 @@ class TestListing:
         shown = run("show", "function/call_api").stdout
         assert "version 2 of 2" in shown
         assert "800 s of requests in 50 s of instances: 16 s in each" in shown
+        assert "512MB for each instance, learned from 1,200 runs" in shown
         shown = run("show", "site").stdout
         assert f"{server.url}/web/site/; 7 answered" in shown
         assert "3.5 s of requests in 20,000 s of instances: <0.01 s in each" in shown

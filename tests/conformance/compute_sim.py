@@ -34,9 +34,8 @@ def _tell(_event: Any, call: Call) -> Act:
     return Act(0.001, body=_body(told))
 
 
-def _grow(event: Any, call: Call) -> Act:
-    limit = call.blueprint.memory
-    return Act(0.001, body=_body(event // 5_000_000), overruns=limit is not None and event > limit)
+def _grow(event: Any, _call: Call) -> Act:
+    return Act(0.001, body=_body(event // 5_000_000), needs=event)
 
 
 def _spoil(_event: Any, call: Call) -> Act:

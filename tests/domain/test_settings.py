@@ -213,6 +213,13 @@ def test_a_batch_that_cannot_be(settings: dict[str, object], path: str, says: st
     assert says in mistake.message
 
 
+def test_memory_that_is_to_be_learned_is_not_known_beforehand() -> None:
+    stored = validate_one("function", "f", {"handler": "a:b", "memory": "auto"}, {})
+    assert stored["memory"] == "auto"
+    spec = function_spec("f", stored)
+    assert (spec.memory, spec.learns_memory) == (None, True)
+
+
 def test_a_function_in_full() -> None:
     settings = {
         "handler": "a:b", "timeout": "1m", "max_runtime": "1h", "max_parallel_requests": 20, "reuse": True, "memory": "256MB",

@@ -5,7 +5,9 @@ from math import log2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.domain.retry import Sequel, follow
 from penstock.domain.sizes import FIRST, PATIENCE, SMALLEST, Need, size_for
+from penstock.domain.task import Outcome, State, Task
 
 MB = 10**6
 PEAKS = st.integers(1 * MB, 16_000 * MB)
@@ -70,6 +72,18 @@ def test_only_running_out_of_memory_raises_it_and_only_patience_lowers_it(events
         assert need.size <= before
         assert not changed or seen >= patience
         assert not changed or max(highest, event[0]) * 5 // 4 <= need.size
+
+
+@given(st.booleans(), st.integers(0, 9), st.integers(1, 10))
+def test_what_ran_out_of_memory_is_charged_only_where_nothing_is_larger(
+    durable: bool, spent: int, attempts: int
+) -> None:
+    task = Task(1, "p", b"", created=0.0, expires=1.0, durable=durable, attempts=spent)
+    assert follow(task, Outcome.OUT_OF_MEMORY, attempts, (0.0, 0.0), 0.5, larger=True) == Sequel(State.QUEUED)
+    assert task.attempts == spent
+    again = follow(task, Outcome.OUT_OF_MEMORY, attempts, (0.0, 0.0), 0.5)
+    assert task.attempts == spent + 1
+    assert (again.state is State.DELAYED) == (durable and spent + 1 < attempts)
 
 
 def test_what_began_before_a_raise_raises_nothing_more() -> None:

@@ -65,7 +65,7 @@ def functions(limits: list[str], pools: list[str]) -> st.SearchStrategy[dict[str
     optional = {
         "timeout": durations,
         "max_runtime": st.sampled_from(["3h", 86_400, None]),
-        "memory": st.sampled_from(["256MB", 2**28, "1GiB"]),
+        "memory": st.sampled_from(["256MB", 2**28, "1GiB", "auto"]),
         "max_parallel_requests": counts,
         "reuse": st.just(True),
         "env": environments,

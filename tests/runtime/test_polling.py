@@ -145,6 +145,19 @@ def test_pss_is_not_read_while_rss_is_below_the_limit(start: Any, monkeypatch: p
         look(guard)
 
 
+def test_the_most_that_was_seen_is_told(start: Any) -> None:
+    family = start(FAMILY)
+    guard = watching(family, 1000 * MB)
+    assert guard.peak(1, family.pid, 70 * MB) == 70 * MB  # nobody has looked yet, but the kernel has
+    look(guard)
+    shared = guard.peak(1, family.pid, 70 * MB)
+    assert shared > 4 * 60 * MB  # RSS, as long as that is within the limit
+    narrow = watching(family, 120 * MB)
+    look(narrow)
+    assert 60 * MB < narrow.peak(1, family.pid, 500 * MB) < 120 * MB  # PSS was weighed, and RSS lies
+    assert narrow.peak(2, 1, 5) == 5
+
+
 def test_the_nearer_to_the_limit_the_oftener(start: Any) -> None:
     family = start(FAMILY)
     waits = []

@@ -253,8 +253,10 @@ class Zygote:
         for number, pid, code, sign, detail, overran, peak in message.get("exits", ()):
             if number in self.launched:
                 self.launched.remove(number)
-                exit = Exit(code, sign, killed=False, detail=str(detail), overran=overran and int(overran), peak=int(peak))  # noqa: A001
-                self._exits.exited(number, int(pid), exit)
+                how = Exit(
+                    code, sign, killed=False, detail=str(detail), overran=overran and int(overran), peak=int(peak)
+                )
+                self._exits.exited(number, int(pid), how)
         if "failed" in message and not self.ready.done():
             self.ready.set_exception(ImportFailed(str(message["failed"]), str(message["traceback"])))
         if "ready" in message and not self.ready.done():

@@ -63,10 +63,8 @@ def follow(
         return Sequel(State.QUEUED)
     if outcome not in FREE_OF_CHARGE:
         task.attempts += 1
-    if outcome in _ENDS:
-        return Sequel(_ENDS[outcome])
-    if not task.durable:
-        return Sequel(State.DONE)
+    if outcome in _ENDS or not task.durable:
+        return Sequel(_ENDS.get(outcome, State.DONE))
     if outcome is Outcome.THROTTLED:
         return _throttled(task, held)
     if outcome in RETRIED and task.attempts < attempts:

@@ -107,7 +107,9 @@ class PoolSpec:
 class FunctionSpec:
     """Describe a function's instances. Durations are in seconds, `memory` in bytes; None means without limit.
 
-    With `learns_memory` it is not known beforehand. `tmpdir` is in bytes. `sandbox` is the level that is wanted, `writable` are folders that instances may change besides
+    With `learns_memory` that is not known beforehand.
+
+    `tmpdir` is in bytes. `sandbox` is the level that is wanted, `writable` are folders that instances may change besides
     their own.
 
     `env` holds secrets in clear. `rates` and `concurrency` are ceilings over all that the function runs, whichever
@@ -123,7 +125,6 @@ class FunctionSpec:
     max_parallel_requests: int = 0
     reuse: bool = True
     memory: int | None = None
-    learns_memory: bool = False
     env: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     max_instances: int = MAX_INSTANCES
     min_instances: int = 0
@@ -147,6 +148,7 @@ class FunctionSpec:
     hosts: tuple[str, ...] = ()
     prewarm: bool = False
     pool: str | None = None
+    learns_memory: bool = False
 
     @property
     def slots(self) -> int:

@@ -54,7 +54,7 @@ class Cgroups(Guard):
         self._watched[number] = pid
 
     def peak(self, number: int, pid: int, most: int) -> int:  # noqa: ARG002 - known by its number here
-        """Return the most that an instance's group used, files that the kernel keeps for it included; `most` if nobody knows."""
+        """Return the most that an instance's group used, with files that the kernel kept for it; `most` if nobody knows."""
         return int(_read(os.path.join(self._path(number), self.peaks)) or most)
 
     def ended(self, number: int, pid: int) -> "int | None":  # noqa: ARG002 - known by its number here

@@ -29,7 +29,7 @@ class Guard:
         return ""
 
     def peak(self, number: int, pid: int, most: int) -> int:  # noqa: ARG002 - for those that know better
-        """Return the most that an instance used, in bytes, before `ended`; `most` is the RSS that its processes had, one by one."""
+        """Return the most that an instance used, in bytes, before `ended`; `most` is the highest RSS of a process of it."""
         return most
 
     def ended(self, number: int, pid: int) -> "int | None":  # noqa: ARG002 - for those that watch

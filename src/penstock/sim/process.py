@@ -8,7 +8,7 @@ the engine is noted in the ledger, and carried out all the same.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from penstock.compute.protocol import Blueprint, End, Ending, Exit, Listener, Pa
 from penstock.runtime import wire
 from penstock.runtime.frames import Word
 from penstock.sim.ledger import Execution, Fate, Use
-from penstock.sim.script import Act, Call, Handler, error
+from penstock.sim.script import IDLE, Act, Call, Handler, error
 
 if TYPE_CHECKING:
     from penstock.sim.compute import Machine
@@ -83,6 +83,7 @@ class SimInstance:
         self._leaving = False  # the process has read `stop`
         self._sent: dict[int, Execution] = {}  # by attempt: sent, and its end not told yet
         self._served = 0
+        self._peak = IDLE
         self._inbox: deque[Callable[[], None]] = deque()  # on the way, or arrived and not read
         self._arrived = 0
         self._inbox_at = -inf
@@ -324,9 +325,10 @@ class SimInstance:
             code = act.crash
             self.die(Exit(code if code >= 0 else None, None if code >= 0 else -code, killed=False, detail="crashed"))
             return
-        limit = self.blueprint.memory
-        if act is not None and act.overruns and limit is not None and not work.cancelled:
-            self._overrun(work, limit)
+        needs = 0 if act is None or work.cancelled else act.needs
+        self._peak = max(self._peak, needs)
+        if self.blueprint.memory is not None and needs > self.blueprint.memory:
+            self._overrun(work, self.blueprint.memory)
             return
         del self._work[work.run.attempt]
         execution = work.execution
@@ -393,7 +395,7 @@ class SimInstance:
         self._batch = None
         self._inbox.clear()
         self._lose([execution for execution in self._sent.values() if execution.started is None])
-        self._up(partial(self._tell_gone, how), machine.draw("reap"))
+        self._up(partial(self._tell_gone, replace(how, peak=self._peak)), machine.draw("reap"))
 
     def _lose(self, executions: list[Execution]) -> None:
         for execution in executions:

@@ -92,6 +92,7 @@ def draw(seed: int) -> Scenario:
             functions[name]["reserved_concurrency"] = reserved
         bundles[name] = f"{name}-1"
     _hold_back(random.Random(f"growth {seed}"), script, functions)
+    _learn_sizes(random.Random(f"sizes {seed}"), functions)
     pipelines = {f"p{n}": _pipeline(rng, list(functions), list(limits), list(pools)) for n in range(rng.randint(1, 5))}
     service = Downstream(
         quotas={name: Quota(rng.randint(1, 10), rng.choice([0.5, 1.0, 5.0])) for name in pipelines},
@@ -127,6 +128,13 @@ def _hold_back(rng: random.Random, script: Script, functions: dict[str, dict[str
             settings["ramp"] = rng.choice(["1/s", "20/s", "30/m"])
         if rng.random() < 0.3:
             settings["prewarm"] = "history"
+
+
+def _learn_sizes(rng: random.Random, functions: dict[str, dict[str, Any]]) -> None:
+    """Let some functions learn how much memory they need."""
+    for settings in functions.values():
+        if rng.random() < 0.25:
+            settings["memory"] = "auto"
 
 
 # the world's manners --------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class Act:
     First it `takes` from limits, one after the other, then it `makes` others run, all at once, and waits for their ends; it
     tells what it `spends`, if it does. It ends `after` seconds
     (inf: never) with `ending` and `body`. If `crash` is given, the instance dies then instead, by that exit code, or by
-    that signal if negative; if it `overruns`, the instance dies then for its memory, provided that this has a limit. A
+    that signal if negative; if it `needs` more bytes than the instance may use, that dies then. A
     cancelled one ends `grace` seconds later, unless it is deaf to it (`grace` None); if `stays` is given, it answers its
     cancellation with that result. While a `hogs` execution runs, its instance answers nothing: it
     holds the GIL. `output` is (stream, text) pairs, written as it starts.
@@ -101,7 +101,7 @@ class Act:
     retry_after: float | None = None
     limit: str | None = None
     crash: int | None = None
-    overruns: bool = False
+    needs: int = 0
     grace: float | None = 0.0
     stays: bytes | None = None
     hogs: bool = False
@@ -112,6 +112,9 @@ class Act:
 
 
 Behaviour = Callable[[Call], Act]
+
+IDLE: Final = 40 * 10**6
+"""Bytes of memory that an instance uses in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +192,10 @@ def crashes(duration: Spread | float, code: int = -11) -> Behaviour:
     return lambda call: Act(spread.draw(call.rng), crash=code)
 
 
-def overruns(duration: Spread | float) -> Behaviour:
-    """Use more memory than the instance may, after a duration; where it has no limit, it answers well."""
+def overruns(duration: Spread | float, needs: int = 2 * 10**9) -> Behaviour:
+    """Use so many bytes of memory, after a duration; where the instance may, it answers well."""
     spread = _spread(duration)
-    return lambda call: Act(spread.draw(call.rng), body=call.payload, overruns=True)
+    return lambda call: Act(spread.draw(call.rng), body=call.payload, needs=needs)
 
 
 def sometimes(choices: Mapping[Behaviour, float]) -> Behaviour:

@@ -161,7 +161,7 @@ def _task(world: World, sending: Sending, stored: StoredTask, executions: list[E
     yield from _moments(world, sending, stored, executions)
     lived_through = any(moment >= sending.at for moment in (*world.diary.crashes, *world.diary.restarts))
     if sending.pipeline not in world.diary.redriven and not lived_through:
-        yield from _account(stored, executions)
+        yield from _account(stored, executions, learns=_learns(world, sending))
 
 
 def _replaced_unheard(world: World, sending: Sending, stored: StoredTask) -> bool:
@@ -206,8 +206,17 @@ def _deadline(world: World, start_by: float, stored: StoredTask, executions: lis
             yield f"it expired at {stored.finished!r}, before {start_by!r}"
 
 
-def _account(stored: StoredTask, executions: list[Execution]) -> Iterator[str]:
-    """Compare the recorded attempts of a task with what really happened to it, one by one."""
+def _learns(world: World, sending: Sending) -> bool:
+    """Say whether a task's function learns how much memory it needs."""
+    function = world.scenario.pipelines[sending.pipeline]["function"]
+    return world.scenario.functions[function].get("memory") == "auto"
+
+
+def _account(stored: StoredTask, executions: list[Execution], *, learns: bool) -> Iterator[str]:
+    """Compare the recorded attempts of a task with what really happened to it, one by one.
+
+    Where memory is learned, those that ran out of it and were tried again may have cost nothing.
+    """
     outcomes = [attempt.outcome for attempt in stored.history]
     if stored.outcome is not None and not (
         stored.outcome in {Outcome.CANCELLED, Outcome.EXPIRED} and len(executions) == len(outcomes)
@@ -215,7 +224,8 @@ def _account(stored: StoredTask, executions: list[Execution]) -> Iterator[str]:
         outcomes.append(stored.outcome)
     charged = sum(outcome in CHARGED for outcome in outcomes)
     ended_running = stored.outcome is Outcome.CANCELLED  # then its last attempt, if it had begun one, was charged too
-    if stored.attempts not in {charged, charged + ended_running}:
+    free = sum(attempt.outcome is Outcome.OUT_OF_MEMORY for attempt in stored.history) if learns else 0
+    if not charged - free <= stored.attempts <= charged + ended_running:
         yield f"{stored.attempts} attempts are counted, {charged} were charged: {outcomes}"
     interrupted = sum(outcome is Outcome.INTERRUPTED for outcome in outcomes)
     if stored.interruptions != interrupted:
