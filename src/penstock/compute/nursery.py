@@ -13,7 +13,7 @@ import socket
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from penstock.compute.protocol import Blueprint, NotIsolated
+from penstock.compute.protocol import Blueprint, Exit, NotIsolated
 from penstock.compute.zygotes import Exits, Zygote
 from penstock.runtime.control import BATCH
 
@@ -84,8 +84,8 @@ class Nursery:
             zygote.kill(number)
         elif number in self._waiting:
             self._waiting.pop(number).close()
-            why = "It was killed before it started."
-            self._loop.call_soon(self._exits.exited, number, 0, None, signal.SIGKILL, why, None)
+            exit = Exit(None, signal.SIGKILL, killed=False, detail="It was killed before it started.")  # noqa: A001
+            self._loop.call_soon(self._exits.exited, number, 0, exit)
             self.dispatch_soon()
 
     def zygote_of(self, number: int) -> Zygote | None:
@@ -118,7 +118,8 @@ class Nursery:
         waiting, self._waiting = self._waiting, {}
         for number, line in waiting.items():
             line.close()
-            self._loop.call_soon(self._exits.exited, number, 0, None, None, zygote.epitaph(), None)
+            exit = Exit(None, None, killed=False, detail=zygote.epitaph())  # noqa: A001
+            self._loop.call_soon(self._exits.exited, number, 0, exit)
 
     def dispatch_soon(self) -> None:
         """Hand out what waits when this turn of the loop is over, all of it together."""
