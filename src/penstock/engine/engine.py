@@ -134,8 +134,8 @@ class Engine:
         if interrupted:
             log.warning("%d tasks were running when the server ended last time; they run again.", interrupted)
         await self.scheduler.promote()
-        await self.sizes.open()
         await self.reconciler.open()
+        await self.sizes.open()
         await self.reserver.open()
         await self.scheduler.open()
         self.expiry.open()

@@ -50,9 +50,15 @@ class Sizes:
         self._scaler, self._reconciler = loops.scaler, loops.reconciler
 
     async def open(self) -> None:
-        """Read what was learned before."""
+        """Read what was learned before, if anybody learns; nothing has been launched yet."""
+        fleets = [fleet for fleet in self._plant.fleets.values() if fleet.blueprint and self._learns(fleet.blueprint)]
+        if not fleets:
+            return
         for name, body in (await self._plant.store.notes(self._plant.project_id, NOTE)).items():
             self._needs[name.removeprefix(NOTE)] = Need(**json.loads(body))
+        for fleet in fleets:
+            assert fleet.blueprint is not None
+            fleet.blueprint = replace(fleet.blueprint, memory=self.size(fleet.function, fleet.pool))
 
     async def close(self) -> None:
         """Write down what was learned and is not written yet."""
