@@ -221,6 +221,8 @@ class TestListing:
         "name": "call_api", "settings": {"handler": "tasks:call_api"}, "live": 2, "versions": 2, "created": T0, "updated": T0,
         "instances": {"ready": 1, "starting": 0, "draining": 0},
         "usage": {"instance_seconds": 50.0, "request_seconds": 800.0}, "learned": {"memory": "512MB", "runs": 1200},
+        "usage": {"instance_seconds": 50.0, "request_seconds": 800.0},
+        "pool": {"name": "long", "routed": True, "why": "p90 of its tasks is 7m, longer than 5m", "p90": 420.0, "memory": None},
     }  # fmt: skip
     SITE: ClassVar[dict[str, Any]] = FUNCTION | {
         "settings": {"handler": "main:app", "public": True},
@@ -306,6 +308,7 @@ class TestListing:
         assert "version 2 of 2" in shown
         assert "800 s of requests in 50 s of instances: 16 s in each" in shown
         assert "512MB for each instance, learned from 1,200 runs" in shown
+        assert "long: p90 of its tasks is 7m, longer than 5m" in " ".join(shown.split())
         shown = run("show", "site").stdout
         assert f"{server.url}/web/site/; 7 answered" in shown
         assert "3.5 s of requests in 20,000 s of instances: <0.01 s in each" in shown

@@ -584,6 +584,23 @@ def test_nothing_of_a_killed_server_is_left_when_the_next_one_is_open(tmp_path: 
     asyncio.run(main())
 
 
+def test_peaks_are_known_after_the_memory_was_given_back(run: Exercise) -> None:
+    async def body(compute: Compute, heard: Heard) -> None:
+        instances = [compute.launch(blueprint("grow")) for _ in range(2)]
+        instances[0].run([run_of(1, 200_000_000)])
+        instances[1].run([run_of(2, 5_000_000)])
+        await heard.end_of(1, 2)
+        large, small = await compute.peaks(instances)
+        now, _ = await compute.weigh(instances)
+        assert large > 200_000_000 > 100_000_000 > max(small, now)
+        instances[0].kill()
+        await heard.exit_of(instances[0])
+        gone, other = await compute.peaks(instances)
+        assert (gone, other > 0) == (0, True)
+
+    run(body)
+
+
 def test_another_directorys_processes_are_left_alone(run: Exercise, tmp_path: Path) -> None:
     async def body(compute: Compute, heard: Heard) -> None:
         instance = compute.launch(blueprint("echo"))

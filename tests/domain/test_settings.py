@@ -31,7 +31,7 @@ from penstock.domain.settings import (
     validate_in_steps,
     validate_one,
 )
-from penstock.domain.specs import BatchSpec
+from penstock.domain.specs import BatchSpec, RouteSpec
 
 Known = Mapping[Kind, Mapping[str, Settings]]
 
@@ -291,6 +291,29 @@ def test_a_pool_in_full() -> None:
     stored = validate_one("pool", "long", settings | {"description": "d"}, {})
     assert pool_spec("long", stored) == PoolSpec("long", 20, 8 * 10**9)
     assert pool_spec("any", validate_one("pool", "any", {}, {})) == PoolSpec("any")
+
+
+def test_a_route_in_full() -> None:
+    stored = validate_one("pool", "long", {"route": {"longer_than": 300, "larger_than": "1GB"}}, {})
+    assert stored == {"route": {"longer_than": "5m", "larger_than": "1GB"}}
+    assert pool_spec("long", stored) == PoolSpec("long", route=RouteSpec(300.0, 10**9))
+    one = validate_one("pool", "long", {"route": {"larger_than": "1GiB", "longer_than": None}}, {})
+    assert pool_spec("long", one).route == RouteSpec(None, 2**30)
+
+
+@pytest.mark.parametrize(
+    ("name", "route", "says"),
+    [
+        ("long", {}, "pools.long.route: takes nothing (give it longer_than, larger_than or both)"),
+        ("long", {"longer_than": "5 min"}, "did you mean 5m?"),
+        ("default", {"longer_than": "5m"}, "pools.default.route: has no meaning"),
+    ],
+)
+def test_a_route_that_takes_nothing(name: str, route: dict[str, str], says: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        validate_one("pool", name, {"route": route}, {})
+    (mistake,) = caught.value.mistakes
+    assert says in str(mistake)
 
 
 def test_the_default_pool_needs_no_configuration() -> None:

@@ -56,6 +56,9 @@ pools = documents(
     {
         "max_instances": counts,
         "memory": st.sampled_from(["8GB", 2**33]),
+        "route": st.sampled_from(
+            [{"longer_than": "5m"}, {"larger_than": 10**9}, {"longer_than": 60, "larger_than": "1GB"}]
+        ),
         "description": texts,
     },
 )

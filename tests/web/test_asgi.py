@@ -106,6 +106,7 @@ def test_requests_are_counted_and_leave_no_tasks(host: Host, name: str) -> None:
     web = host.function(name)["web"]
     assert (web["path"], web["answered"], web["failed"]) == (f"/web/{name}/", 2, 1)
     assert web["seconds"] > 0
+    assert host.function(name)["pool"]["p90"] is None, "requests may be open for as long as somebody likes: no tasks"
     assert host.server.get("/v1/tasks?state=done").json()["tasks"] == []
     host.says(name, "printed in a request")
 

@@ -22,7 +22,7 @@ from penstock.domain.task import ENDED, Outcome, State, name_of
 from penstock.domain.units import format_size
 from penstock.engine.configuration import Applied, Deployed
 from penstock.engine.engine import Engine
-from penstock.engine.model import PRESENT, Function, Member, Source, built_in_of
+from penstock.engine.model import PRESENT, Fleet, Function, Member, Source, built_in_of, direct
 from penstock.engine.outlook import Expected
 from penstock.store.protocol import Change, Line, StoredAttempt, StoredObject, StoredTask, Version
 
@@ -106,6 +106,7 @@ def function_view(engine: Engine, stored: StoredObject, members: Mapping[str, Se
         "instances": {state: states[state] for state in ("ready", "starting", "draining")},
         "usage": _usage_view(engine, function, mine),
         "learned": _learned_view(engine, function),
+        "pool": _placed_view(engine, engine.plant.pipes[direct(stored.name)].fleet),
         "web": _web_view(function),
     }
 
@@ -127,6 +128,18 @@ def _web_view(function: Function) -> View:
         "answered": traffic.answered,
         "failed": traffic.failed,
         "seconds": round(traffic.seconds, 3),
+    }
+
+
+def _placed_view(engine: Engine, fleet: Fleet) -> View:
+    """Show the pool in which instances start, why there, and what was measured of tasks and instances."""
+    placed, durations = engine.router.placed(fleet), fleet.measured.durations
+    return {
+        "name": placed.pool,
+        "routed": placed.routed,
+        "why": placed.why,
+        "p90": round(durations.quantile(0.9), 3) if durations.count else None,
+        "memory": fleet.measured.memory,
     }
 
 
@@ -173,6 +186,7 @@ def pipeline_view(engine: Engine, stored: StoredObject, most: int = PLAYED) -> V
         "draining": pipe.spec.draining,
         "held_until": moment(_wall(engine, pipeline.own.held_until)) if held and pipeline.own is not None else None,
         "learned": _learned(pipeline.own),
+        "pool": _placed_view(engine, pipe.fleet),
         "counts": {
             "delayed": counts.delayed,
             "queued": counts.queued,

@@ -226,6 +226,8 @@ def _state_of(shown: Pipeline | Function | Limit | Pool, url: str) -> dict[str, 
         state = {"instances": of or "none", "waiting": shown.waiting, "memory": f"{shown.memory / 1e6:,.0f} MB"}
     else:
         state = {"held until": shown.held_until, "waiting": f"{shown.waiting} pipelines"}
+    if isinstance(shown, Pipeline | Function) and shown.pool.get("routed"):
+        state["runs in the pool"] = f"{shown.pool['name']}: {shown.pool['why']}"
     if isinstance(shown, Pipeline | Limit) and shown.learned is not None:
         state["learned"] = _learned(shown.learned)
     return state | {"created": shown.created, "updated": shown.updated}

@@ -92,7 +92,11 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Tell of a function: its settings as written, its live version and its instances."""
+    """Tell of a function: its settings as written, its live version and its instances.
+
+    `pool` is where its instances start (`name`), whether by a `route`, `why`, and what was measured: `p90` of how long its
+    tasks take, in seconds, and the bytes of `memory` that an instance uses.
+    """
 
     name: str
     settings: dict[str, Any]
@@ -105,6 +109,7 @@ class Function:
     instances: dict[str, int] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
     learned: dict[str, Any] | None = None
+    pool: dict[str, Any] = field(default_factory=dict)
     web: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -116,7 +121,10 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Tell of a pipeline: its settings as written, its tasks by state, and what it waits for."""
+    """Tell of a pipeline: its settings as written, its tasks by state, and what it waits for.
+
+    `pool` is where the instances start that its tasks run in, as of a function.
+    """
 
     name: str
     settings: dict[str, Any]
@@ -126,6 +134,7 @@ class Pipeline:
     draining: bool = False
     held_until: datetime | None = None
     learned: dict[str, Any] | None = None
+    pool: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     waits_for: str | None = None
     kind: str = "nothing"

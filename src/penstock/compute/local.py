@@ -36,7 +36,7 @@ from penstock.compute.protocol import (
     NotIsolated,
 )
 from penstock.compute.zygotes import Zygote
-from penstock.runtime.procfs import read_pss
+from penstock.runtime.procfs import read_peak, read_pss
 
 _PATIENCE = 5.0
 _SWEEP_EVERY = 1.0
@@ -194,9 +194,17 @@ class LocalCompute:
 
     async def weigh(self, instances: Collection[Instance]) -> Sequence[int]:
         """Return how many bytes each of some instances uses, shared memory in parts; 0 if it is gone."""
+        return await self._read(instances, read_pss)
+
+    async def peaks(self, instances: Collection[Instance]) -> Sequence[int]:
+        """Return how many bytes each of some instances has used at most until now; 0 if it is gone."""
+        return await self._read(instances, read_peak)
+
+    async def _read(self, instances: Collection[Instance], read: Callable[[int], int]) -> Sequence[int]:
+        """Ask the kernel about each of some instances, off the event loop."""
         local = [self._instances.get(instance.id) for instance in instances]
-        pids = [one.pid for one in local if one is not None]
-        return await self._loop.run_in_executor(self._worker, lambda: [read_pss(pid) if pid else 0 for pid in pids])
+        pids = [0 if one is None else one.pid for one in local]
+        return await self._loop.run_in_executor(self._worker, lambda: [read(pid) if pid else 0 for pid in pids])
 
     def ping(self, instance: Instance) -> None:
         """Ask for a sign of life."""

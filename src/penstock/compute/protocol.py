@@ -303,6 +303,9 @@ class Compute(Protocol):
     async def weigh(self, instances: Collection[Instance]) -> Sequence[int]:
         """Return how many bytes each of some instances uses, shared memory in parts (PSS); 0 if it is gone."""
 
+    async def peaks(self, instances: Collection[Instance]) -> Sequence[int]:
+        """Return how many bytes each of some instances has used at most until now, as far as is known; 0 if it is gone."""
+
     def ping(self, instance: Instance) -> None:
         """Ask for a sign of life; `Listener.answers` tells of it. A handler that holds the GIL does not answer."""
 

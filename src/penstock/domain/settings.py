@@ -224,6 +224,8 @@ class _Reading:
                     self.note(f"{path}.adaptive", "there is nothing to adapt", _CEILINGS)
             elif kind == "limit" and not _limits_itself(document):
                 self.note(path, "limits nothing", "give it a rate, a concurrency or both")
+            elif kind == "pool" and name == DEFAULT_POOL and document.get("route") is not None:
+                self.note(f"{path}.route", "has no meaning: what no other pool takes is here anyway", "leave it out")
         return settings
 
     # references -------------------------------------------------------------------------------------------------------

@@ -95,12 +95,24 @@ class SourceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """Say what a pool takes: tasks that take longer (seconds), or instances that use more (bytes); None takes none for that."""
+
+    longer_than: float | None = None
+    larger_than: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """Describe a pool: how many instances it has room for, and bytes of memory; None means without limit."""
+    """Describe a pool: how many instances it has room for, and bytes of memory; None means without limit.
+
+    With a `route` it takes what it describes of those that name no pool.
+    """
 
     name: str
     max_instances: int | None = None
     memory: int | None = None
+    route: RouteSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +263,21 @@ def limit_spec(name: str, settings: Settings) -> LimitSpec:
 
 def pool_spec(name: str, settings: Settings) -> PoolSpec:
     """Return what the engine needs to know of a pool, from its stored settings."""
-    memory = settings.get("memory")
-    return PoolSpec(name, settings.get("max_instances"), None if memory is None else parse_size(memory))
+    memory, route = settings.get("memory"), settings.get("route")
+    return PoolSpec(
+        name,
+        settings.get("max_instances"),
+        None if memory is None else parse_size(memory),
+        None if route is None else _route_spec(route),
+    )
+
+
+def _route_spec(settings: Settings) -> RouteSpec:
+    longer, larger = settings.get("longer_than"), settings.get("larger_than")
+    return RouteSpec(
+        None if longer is None else parse_duration(longer),
+        None if larger is None else parse_size(larger),
+    )
 
 
 def pipeline_spec(name: str, settings: Settings) -> PipelineSpec:

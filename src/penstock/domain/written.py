@@ -230,12 +230,27 @@ class LimitSettings(Written):
     description: Description = ""
 
 
+class RouteSettings(Written):
+    """Say what a pool takes of those that name none: what takes longer, or uses more memory, or both."""
+
+    longer_than: Annotated[str, BeforeValidator(checks.duration(_MILLISECOND, 30 * checks.DAY))] | None = None
+    larger_than: Annotated[str, BeforeValidator(checks.size(10**6, 2**50))] | None = None
+
+
 class PoolSettings(Written):
     """Describe a pool: a share of the machine, with caps of its own."""
 
     memory: Annotated[str, BeforeValidator(checks.size(16 * 10**6, 2**50))] | None = None
     max_instances: Annotated[int, BeforeValidator(checks.whole(1, 100_000, UNLIMITED_HINT))] | None = None
+    route: RouteSettings | None = None
     description: Description = ""
+
+    @field_validator("route")
+    @classmethod
+    def _routes_something(cls, route: RouteSettings | None) -> RouteSettings | None:
+        if route is not None and route.longer_than is None and route.larger_than is None:
+            raise problem("takes nothing", "give it longer_than, larger_than or both")
+        return route
 
 
 class PipelineSettings(Written):

@@ -34,6 +34,7 @@ from penstock.engine.pump import Pump
 from penstock.engine.reconciler import Reconciler
 from penstock.engine.recorder import Recorder
 from penstock.engine.reserver import Reserver
+from penstock.engine.router import Router
 from penstock.engine.scaler import Scaler
 from penstock.engine.scheduler import Scheduler
 from penstock.engine.settle import Settle
@@ -94,6 +95,7 @@ class Engine:
         self.pump = Pump(plant)
         self.recorder = Recorder(plant)
         self.reserver = Reserver(plant)
+        self.router = Router(plant)
         self.scaler = Scaler(plant)
         self.scheduler = Scheduler(plant)
         self.settle = Settle(plant)
@@ -136,6 +138,7 @@ class Engine:
         await self.scheduler.promote()
         await self.reconciler.open()
         await self.sizes.open()
+        await self.router.open()
         await self.reserver.open()
         await self.scheduler.open()
         self.expiry.open()
@@ -156,6 +159,7 @@ class Engine:
         self.visits.close()
         self.scheduler.close()
         self.prewarmer.close()
+        self.router.close()
         self.expiry.close()
         self.pruner.close()
         self.maps.close()
@@ -168,6 +172,7 @@ class Engine:
                 call.set_exception(Unavailable("The server stops. Call again in a moment.", 1.0))
         await asyncio.wait([asyncio.ensure_future(self.recorder.drain())], timeout=DRAIN)
         await self.sizes.close()
+        await self.router.keep()
         try:
             await self.reserver.close()
         except PenstockError as error:  # then the next start takes the limits for used up, as after a crash

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.engine.reconciler import Reconciler
     from penstock.engine.recorder import Recorder
     from penstock.engine.reserver import Reserver
+    from penstock.engine.router import Router
     from penstock.engine.scaler import Scaler
     from penstock.engine.scheduler import Scheduler
     from penstock.engine.settle import Settle
@@ -56,6 +57,7 @@ class Loops:
     reconciler: Reconciler
     recorder: Recorder
     reserver: Reserver
+    router: Router
     scaler: Scaler
     scheduler: Scheduler
     settle: Settle

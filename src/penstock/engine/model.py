@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from penstock.domain.admission import Admission
 from penstock.domain.censor import Hidden, censor_of
+from penstock.domain.routing import Measured
 
 if TYPE_CHECKING:
     import asyncio
@@ -285,8 +286,9 @@ class Fleet:
 
     __slots__ = (
         "blocked_until", "blueprint", "buckets", "cap", "chosen", "env", "failures", "function", "idle_timer",
-        "last_to_close", "longest", "looking", "lowest", "mean", "members", "name", "pinned", "pool", "present", "progress",
-        "running", "sleepers", "starting", "timeouts", "typical", "usage", "users", "warm_until", "warmup", "weighed",
+        "last_to_close", "longest", "looking", "lowest", "mean", "measured", "members", "name", "pinned", "pool", "present",
+        "progress", "routed", "running", "sleepers", "starting", "timeouts", "typical", "usage", "users", "warm_until",
+        "warmup", "weighed",
     )  # fmt: skip
 
     def __init__(
@@ -305,6 +307,8 @@ class Fleet:
         self.env = env
         self.pool = pool
         self.chosen = chosen
+        self.routed: str | None = None  # the pool whose route takes what runs here
+        self.measured = Measured()
         self.blueprint: Blueprint | None = None
         self.members: dict[int, Member] = {}
         self.present = 0  # members that count against `max_instances`

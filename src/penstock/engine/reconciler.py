@@ -22,6 +22,7 @@ from penstock.domain.settings import (
     Kind,
     LimitSpec,
     PipelineSpec,
+    PoolSpec,
     finish,
     function_spec,
     limit_spec,
@@ -64,6 +65,7 @@ class Reconciler:
         self._pump, self._lender = loops.pump, loops.lender
         self._sleepers, self._visits, self._pools = loops.sleepers, loops.visits, loops.pools
         self._sizes = loops.sizes
+        self._router = loops.router
 
     async def open(self) -> None:
         """Read the configuration, and how many tasks each pipeline has."""
@@ -99,7 +101,9 @@ class Reconciler:
         if stored.kind == "limit":
             yield from self._put_limit(limit_spec(stored.name, stored.settings))
         elif stored.kind == "pool":
-            self._pools.put(pool_spec(stored.name, stored.settings))
+            spec = pool_spec(stored.name, stored.settings)
+            self._pools.put(spec)
+            yield from self._router.put(spec)
         elif stored.kind == "function":
             yield from self._put_function(stored)
         else:
@@ -114,6 +118,7 @@ class Reconciler:
                 yield from self._spread(name, wide=False)
             self._remove_gate(name)
         elif kind == "pool":
+            yield from self._router.put(PoolSpec(name))
             self._pools.remove(name)
         elif kind == "function":
             for alias in (None, *self._plant.functions[name].spec.aliases):
@@ -189,7 +194,7 @@ class Reconciler:
         yield from self._put_aliases(function, aliases)
         for fleet in [fleet for fleet in plant.fleets.values() if fleet.function == spec.name]:
             self._lives.age(fleet)
-            yield from self._pools.move(fleet, self._pools.of(fleet.chosen or spec.pool))
+            yield from self._router.place(fleet)
             self._scaler.keep_warm(fleet)
             self._sleepers.look_soon(fleet)
             yield
@@ -292,6 +297,7 @@ class Reconciler:
             self._lives.retire(member)
         self._plant.fleets.pop(fleet.name, None)
         fleet.pool.satisfied(fleet.name)
+        self._router.forget(fleet)
         self._plant.admission.slots.pop(fleet.name, None)
         if fleet.blueprint is not None:
             self.retire(fleet.blueprint, fleet.env)
@@ -356,6 +362,7 @@ class Reconciler:
         if version is None:  # they are still being read
             return
         old, fleet.blueprint = fleet.blueprint, self.blueprint(version, fleet.env, fleet.pool)
+        self._router.renew(fleet)
         yield from self._scaler.switch(fleet)
         if old is not None:
             self.retire(old, fleet.env)

@@ -35,6 +35,9 @@ _OUTCOMES: Final = {
 }
 
 
+_WHOLE: Final = frozenset({Ending.OK, Ending.ERROR})
+
+
 class Settle:
     """Conclude attempts."""
 
@@ -48,6 +51,7 @@ class Settle:
         self._scheduler, self._recorder, self._expiry = loops.scheduler, loops.recorder, loops.expiry
         self._lender, self._configurer, self._visits = loops.lender, loops.configurer, loops.visits
         self._sizes = loops.sizes
+        self._router = loops.router
 
     # what instances tell ------------------------------------------------------------------------------------------
     def ready(self, instance: Instance, at: float) -> None:
@@ -85,6 +89,7 @@ class Settle:
         now, offset = plant.clock(), plant.wall() - plant.clock()
         fleet = member.fleet
         count = 0
+        whole: list[float] = []  # how long those took that ran to their end
         for end in ends:
             running = member.busy.pop(end.attempt, None)
             if running is None:
@@ -99,6 +104,8 @@ class Settle:
             fleet.mean = taken if fleet.mean is None else fleet.mean + 0.05 * (taken - fleet.mean)
             if not running.tasks:
                 continue
+            if end.ending in _WHOLE and not self._visited(running):
+                whole.append(taken)
             running.started = end.started
             if end.parts:
                 self._conclude_parts(running, end, now, offset)
@@ -108,12 +115,18 @@ class Settle:
             if outcome is Outcome.OK:
                 plant.admission.accepted(running.start, running.sent, now)
             self._conclude(running, running.tasks, outcome, end.body, end.finished + offset, offset, held)
+        if whole:
+            self._router.ran(fleet, whole)
         fleet.running -= count
         fleet.progress = now
         self._lives.freed(member, count, now)
         self._deadlines.settle_tainted(member)
         self._pump.wake()
         self._look_quiet()
+
+    def _visited(self, running: Running) -> bool:
+        """Say whether it is a web request: those may be open for as long as somebody likes."""
+        return bool(self._plant.visits) and running.start.task.id in self._plant.visits
 
     def output(self, instance: Instance, attempt: int, stream: str, text: str) -> None:
         """Keep what a task has written."""
@@ -151,8 +164,12 @@ class Settle:
             self._lender.end(running, now)
             # Whether the handler had started is unknown: its end is the latest it can have.
             plant.admission.finish(running.start, (running.started or now) if member.reads else None)
+        if exit.overran is not None:
+            self._router.used(member.fleet, exit.overran)
         for running in left:
             outcome = self._blame(member, inside, exit)
+            if outcome is not Outcome.INTERRUPTED and not self._visited(running):
+                self._router.ran(member.fleet, [now - (running.started or running.sent)])
             for task in running.tasks:
                 # Neighbours that overstay may interrupt it again and again: then it runs without any.
                 often = task.interruptions >= MOST_SHARED
@@ -201,6 +218,8 @@ class Settle:
         if outcome is Outcome.TIMEOUT:
             own = running.deadline <= self._plant.clock()
             whose = f"its timeout of {running.timeout:g} s" if own else "its caller's timeout"
+            if own and not running.tasks and not self._visited(running):
+                self._router.ran(running.member.fleet, [self._plant.clock() - (running.started or running.sent)])
             body = _error("Timeout", f"The task took longer than {whose} and was ended.")
         else:
             body = _error("Cancelled", "The task was cancelled while it ran.")

@@ -27,6 +27,17 @@ def read_pss(pid: int) -> int:
     return size
 
 
+def read_peak(pid: int) -> int:
+    """Return the bytes of memory that a process has answered for at most: now, and what more it has had in use before."""
+    sizes = {b"VmHWM": 0, b"VmRSS": 0}
+    for line in _read(f"/proc/{pid}/status", 4096).splitlines():
+        name, _, size = line.partition(b":")
+        if name in sizes:
+            sizes[name] = int(size.split()[0]) << 10
+    now = read_pss(pid)
+    return now + max(0, sizes[b"VmHWM"] - sizes[b"VmRSS"]) if now else 0
+
+
 def read_kin(pid: int) -> "tuple[int, int, int] | None":
     """Return (parent, session, birth in clock ticks since boot) of a process; None if it is gone."""
     fields = _read(f"/proc/{pid}/stat", 2048).rpartition(b")")[2].split()

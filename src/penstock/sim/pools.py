@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from penstock.domain.specs import DEFAULT_POOL
 from penstock.engine.model import PRESENT
 
 if TYPE_CHECKING:
@@ -39,6 +40,13 @@ def at_rest(plant: Plant) -> Iterator[str]:
             yield f"the pool {pool.name} counts {pool.present}, {pool.held}, and there are {there}"
         if pool.crowded:
             yield f"somebody waits for the pool {pool.name}: {pool.first()}"
+    for fleet in plant.fleets.values():
+        named = fleet.chosen or plant.functions[fleet.function].spec.pool
+        belongs = named or fleet.routed or DEFAULT_POOL
+        if fleet.pool is not plant.pools.get(belongs):
+            yield f"{fleet.name} is in the pool {fleet.pool.name}, and belongs in {belongs}"
+        if fleet.routed is not None and (named or plant.pools[fleet.routed].spec.route is None):
+            yield f"{fleet.name} was moved to {fleet.routed}, which does not take it"
 
 
 def _counts(member: Member) -> bool:
