@@ -66,7 +66,9 @@ class Router:
         self._pools = loops.pools
 
     async def open(self) -> None:
-        """Let fleets be where they were, knowing what was measured before."""
+        """Let fleets be where they were, knowing what was measured before. Without routes that matters to nobody."""
+        if not self._routes:
+            return
         plant = self._plant
         for key, body in (await plant.store.notes(plant.project_id, NOTE)).items():
             self._noted.add(key.removeprefix(NOTE))
