@@ -59,9 +59,14 @@ class Headroom:
             Cap("memory", f"{left}, too little for another instance of '{fleet.function}'", room, now + PAUSE),
         ]
 
-    def launched(self, fleet: Fleet, now: float) -> None:
-        """Count an instance that was started."""
-        self._ramp(fleet).launched(now)
+    def launched(self, fleet: Fleet, now: float, *, grows: bool) -> None:
+        """Count an instance that was started.
+
+        What is kept warm, and what takes another one's place, never waits for a ramp. So it must not use it up either: with
+        a short `max_runtime` it could leave nothing for fleets whose tasks wait.
+        """
+        if grows:
+            self._ramp(fleet).launched(now)
         self._memory.launched(fleet.typical, now)
 
     def _ramp(self, fleet: Fleet) -> Ramp:

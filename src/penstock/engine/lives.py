@@ -54,11 +54,11 @@ class Lives:
         self._prewarmer, self._pools = loops.prewarmer, loops.pools
 
     # from the launch to the end -----------------------------------------------------------------------------------
-    def launch(self, fleet: Fleet, now: float, *, apart: bool = False) -> Member:
-        """Start one instance, for one suspected task alone if it is to be apart."""
+    def launch(self, fleet: Fleet, now: float, *, apart: bool = False, grows: bool = False) -> Member:
+        """Start one instance, for one suspected task alone if it is to be apart; one by which its fleet `grows` is ramped."""
         assert fleet.blueprint is not None
         instance = self._plant.compute.launch(fleet.blueprint)
-        self._headroom.launched(fleet, now)
+        self._headroom.launched(fleet, now, grows=grows)
         member = Member(fleet, instance, now, apart=apart)
         fleet.members[instance.id] = self._plant.members[instance.id] = member
         return member

@@ -65,7 +65,7 @@ class Scaler:
             if launches:
                 launches, fleet.cap = growth(lack, [*caps, *self._headroom.caps(fleet, now)])
             for _ in range(launches):
-                self._lives.launch(fleet, now)
+                self._lives.launch(fleet, now, grows=True)
         self._pools.asked(fleet)
         self._look_at_cap(fleet, now)
 
