@@ -221,7 +221,6 @@ class TestListing:
         "name": "call_api", "settings": {"handler": "tasks:call_api"}, "live": 2, "versions": 2, "created": T0, "updated": T0,
         "instances": {"ready": 1, "starting": 0, "draining": 0},
         "usage": {"instance_seconds": 50.0, "request_seconds": 800.0}, "learned": {"memory": "512MB", "runs": 1200},
-        "usage": {"instance_seconds": 50.0, "request_seconds": 800.0},
         "pool": {"name": "long", "routed": True, "why": "p90 of its tasks is 7m, longer than 5m", "p90": 420.0, "memory": None},
     }  # fmt: skip
     SITE: ClassVar[dict[str, Any]] = FUNCTION | {
