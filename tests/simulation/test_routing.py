@@ -1,9 +1,12 @@
 """Routes on virtual time: functions whose tasks do not fit move to the pool that takes them, and back."""
 
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
+import pytest
 from tests.simulation.test_use import Works, virtual_sleep, works
 
+from penstock.compute.protocol import Instance
 from penstock.sim.script import Act, Behaviour, Call, answers
 
 POOLS = {"long": {"max_instances": 3, "route": {"longer_than": "5m", "larger_than": "1GB"}}}
@@ -160,3 +163,77 @@ def test_new_code_stays_where_it_is_until_it_is_known() -> None:
 
     took = [420.0]
     works(use, lasting(took), timeout="1h")
+
+
+def test_a_removed_fleet_does_not_come_back_with_its_last_task() -> None:
+    async def use(plant: Works) -> None:
+        change, router = plant.engine.configurer, plant.engine.router
+        pipelines = {"p": {"function": "f", "env": {"A": "1"}}}
+        await plant.apply(pools=POOLS, pipelines=pipelines)
+        await plant.send("p", 1)
+        await virtual_sleep(5)
+        (member,) = plant.engine.plant.members.values()
+        await change.remove("pipeline", "p", "discard")
+        await plant.apply(pipelines=pipelines)
+        router.used(member, 2_000_000_000)
+        await virtual_sleep(200)
+        old, new = member.fleet, plant.engine.plant.fleets[member.fleet.name]
+        assert new is not old
+        assert (old.measured.memory, new.measured.memory, await notes(plant)) == (None, None, {})
+
+    works(use, answers(100.0), timeout="1h")
+
+
+def test_what_old_code_still_does_says_nothing_of_the_new() -> None:
+    async def use(plant: Works) -> None:
+        await plant.apply(pools=POOLS, pipelines={"p": {"function": "f"}})
+        await plant.send("p", 5)
+        await virtual_sleep(5)
+        await plant.engine.configurer.deploy("f", b"other code", None)
+        await plant.rest()
+        await virtual_sleep(2)
+        assert plant.engine.plant.fleets["f"].measured.durations.count == 0
+        assert pool_of(plant) == "default"
+
+    works(use, answers(420.0), timeout="1h")
+
+
+def test_what_is_written_of_a_fleet_goes_with_it_even_without_routes() -> None:
+    async def use(plant: Works) -> None:
+        save, project = plant.engine.plant.store.save_note, plant.engine.plant.project_id
+        await save(project, "route g", b"{}")  # as before the routes were taken away, and a restart
+        await save(project, "memory g", b"{}")
+        await plant.engine.configurer.deploy("g", b"code", {"handler": "m:work"})
+        await plant.engine.configurer.remove("function", "g", "refuse")
+        await virtual_sleep(1)
+        assert await notes(plant) == {}
+
+    works(use, answers(1.0))
+
+
+async def notes(plant: Works) -> dict[str, bytes]:
+    store, project = plant.engine.plant.store, plant.engine.plant.project_id
+    return {**await store.notes(project, "route "), **await store.notes(project, "memory ")}
+
+
+def test_instances_are_not_measured_while_their_function_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use(plant: Works) -> None:
+        compute = plant.engine.plant.compute
+        peaks, looks = compute.peaks, []
+
+        async def slow(instances: Collection[Instance]) -> Sequence[int]:
+            looks.append(plant.engine.plant.clock())
+            await virtual_sleep(0.2)
+            return await peaks(instances)
+
+        monkeypatch.setattr(compute, "peaks", slow)
+        await plant.apply(pools={"large": {"route": {"larger_than": "50MB"}}}, pipelines={"p": {"function": "f"}})
+        for _ in range(120):
+            await plant.send("p", 1)
+            await virtual_sleep(1)
+        first, *others = looks
+        assert others
+        assert others[0] - first >= 60
+        assert all(later - earlier >= 10 for earlier, later in pairwise(looks))
+
+    works(use, answers(0.1))

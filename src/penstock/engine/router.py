@@ -1,9 +1,9 @@
 """The router: fleets that name no pool go where their measured tasks belong, by the routes of pools.
 
 A task is measured when it ends, and what its fleet's instances have used at most a moment later, if a route asks for that.
-Then the fleet is looked at, once a second at most. One that moves starts its next instances there; those it has finish what
-they do. What was measured outlives the server, as far as there are routes: it is written down when a fleet moves, and at a
-clean stop.
+Then the fleet is looked at, once a second at most, and more rarely if that takes long. One that moves starts its next
+instances there; those it has finish what they do. What was measured outlives the server, as far as there are routes: it is
+written down when a fleet moves, and at a clean stop.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from penstock.domain.pools import Pool
     from penstock.domain.specs import PoolSpec, RouteSpec
     from penstock.engine.loops import Loops
-    from penstock.engine.model import Fleet, Plant
+    from penstock.engine.model import Fleet, Member, Plant
 
 LOOK: Final = 1.0
 """Seconds from the end of a task until its fleet is looked at, with all that have ended meanwhile."""
+
+SHARE: Final = 0.02
+"""The part of the time that measuring instances may take: that of large ones takes some 25 ms for each GB."""
 
 WEIGHED: Final = 8
 """How many instances of a fleet are measured at a time."""
@@ -58,7 +61,7 @@ class Router:
         self._due: dict[str, Fleet] = {}
         self._looking: asyncio.Task[None] | None = None
         self._unwritten: dict[str, Fleet] = {}
-        self._noted: set[str] = set()  # fleets of which something is written down
+        self._pause = LOOK
         self._writes: set[asyncio.Task[None]] = set()
 
     def join(self, loops: Loops) -> None:
@@ -71,10 +74,10 @@ class Router:
             return
         plant = self._plant
         for key, body in (await plant.store.notes(plant.project_id, NOTE)).items():
-            self._noted.add(key.removeprefix(NOTE))
-            fleet = plant.fleets.get(key.removeprefix(NOTE))
+            name = key.removeprefix(NOTE)
+            fleet = plant.fleets.get(name)
             if fleet is None:
-                self._erase(key.removeprefix(NOTE))
+                self._save(name, None)
                 continue
             read = json.loads(body)
             weights = {int(bucket): weight for bucket, weight in read["weights"].items()}
@@ -126,10 +129,10 @@ class Router:
         return self._pools.of(self._named(fleet) or fleet.routed)
 
     def forget(self, fleet: Fleet) -> None:
-        """Forget a fleet that is gone."""
+        """Forget a fleet that is gone: another one may get its name."""
         self._due.pop(fleet.name, None)
         self._unwritten.pop(fleet.name, None)
-        self._erase(fleet.name)
+        self._save(fleet.name, None)  # even if it was not read: there may have been routes before the last restart
 
     def renew(self, fleet: Fleet) -> None:
         """Learn anew how long tasks take: the fleet has other code now. It stays where it is until that is known."""
@@ -156,16 +159,27 @@ class Router:
         return self._plant.fleets.get(fleet.name) is fleet
 
     # what is measured ---------------------------------------------------------------------------------------------
-    def ran(self, fleet: Fleet, took: Iterable[float]) -> None:
-        """Hear how long tasks of a fleet took that have ended."""
+    def ran(self, member: Member, took: Iterable[float]) -> None:
+        """Hear how long tasks took that have ended in an instance. Those of old code count no more."""
+        if not self._is_current(member):
+            return
         for seconds in took:
-            fleet.measured.durations.add(seconds)
-        self._look_soon(fleet)
+            member.fleet.measured.durations.add(seconds)
+        self._look_soon(member.fleet)
 
-    def used(self, fleet: Fleet, size: int) -> None:
-        """Hear what an instance of a fleet has used at most."""
-        fleet.measured.memory = learned(fleet.measured.memory, [size])
-        self._look_soon(fleet)
+    def used(self, member: Member, size: int) -> None:
+        """Hear what an instance has used at most."""
+        if not self._is_current(member):
+            return
+        measured = member.fleet.measured
+        measured.memory = learned(measured.memory, [size])
+        self._look_soon(member.fleet)
+
+    def _is_current(self, member: Member) -> bool:
+        """Say whether an instance has the code that its fleet has now, and its fleet is there."""
+        blueprint = member.fleet.blueprint
+        same = blueprint is not None and member.blueprint.version == blueprint.version
+        return same and self._is_there(member.fleet)
 
     def _look_soon(self, fleet: Fleet) -> None:
         self._unwritten[fleet.name] = fleet
@@ -177,24 +191,34 @@ class Router:
 
     async def _run(self) -> None:
         while self._due:
-            await asyncio.sleep(LOOK)
-            await self._look()
+            await asyncio.sleep(self._pause)
+            self._pause = max(LOOK, await self._look() / SHARE)
 
-    async def _look(self) -> None:
-        """Look at the fleets in which something has ended."""
+    async def _look(self) -> float:
+        """Look at the fleets in which something has ended; return how many seconds it took to measure instances."""
         due, self._due = self._due, {}
+        weighs = any(route.larger_than is not None for route in self._routes.values())
+        took = 0.0
         for number, fleet in enumerate(due.values()):
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            if any(route.larger_than is not None for route in self._routes.values()):
+            if self._plant.clock() - fleet.measured.moved < REST:
+                continue
+            if weighs:
+                began = self._plant.clock()
                 await self._weigh(fleet)
-            if self._is_there(fleet) and self._plant.clock() - fleet.measured.moved >= REST:
+                took += self._plant.clock() - began
+            if self._is_there(fleet):
                 await self._move(fleet)
+        return took
 
     async def _weigh(self, fleet: Fleet) -> None:
         """Find out what instances of a fleet have used at most."""
-        if self._is_there(fleet) and self._named(fleet) is None and fleet.members:
-            instances = [member.instance for member in islice(fleet.members.values(), WEIGHED)]
+        if not self._is_there(fleet) or self._named(fleet) is not None:
+            return
+        current = (member.instance for member in fleet.members.values() if self._is_current(member))
+        instances = list(islice(current, WEIGHED))
+        if instances:
             fleet.measured.memory = learned(fleet.measured.memory, await self._plant.compute.peaks(instances))
 
     async def _move(self, fleet: Fleet) -> None:
@@ -213,13 +237,7 @@ class Router:
         count, memory = measured.durations.count, measured.memory
         known = {"weights": weights, "count": count, "memory": memory, "pool": fleet.routed}
         self._unwritten.pop(fleet.name, None)
-        self._noted.add(fleet.name)
         self._save(fleet.name, json.dumps(known).encode())
-
-    def _erase(self, name: str) -> None:
-        if name in self._noted:
-            self._noted.discard(name)
-            self._save(name, None)
 
     def _save(self, name: str, body: bytes | None) -> None:
         job = asyncio.get_running_loop().create_task(self._try_to_save(name, body))

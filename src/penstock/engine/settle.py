@@ -116,7 +116,7 @@ class Settle:
                 plant.admission.accepted(running.start, running.sent, now)
             self._conclude(running, running.tasks, outcome, end.body, end.finished + offset, offset, held)
         if whole:
-            self._router.ran(fleet, whole)
+            self._router.ran(member, whole)
         fleet.running -= count
         fleet.progress = now
         self._lives.freed(member, count, now)
@@ -165,11 +165,11 @@ class Settle:
             # Whether the handler had started is unknown: its end is the latest it can have.
             plant.admission.finish(running.start, (running.started or now) if member.reads else None)
         if exit.overran is not None:
-            self._router.used(member.fleet, exit.overran)
+            self._router.used(member, exit.overran)
         for running in left:
             outcome = self._blame(member, inside, exit)
             if outcome is not Outcome.INTERRUPTED and not self._visited(running):
-                self._router.ran(member.fleet, [now - (running.started or running.sent)])
+                self._router.ran(member, [now - (running.started or running.sent)])
             for task in running.tasks:
                 # Neighbours that overstay may interrupt it again and again: then it runs without any.
                 often = task.interruptions >= MOST_SHARED
@@ -219,7 +219,7 @@ class Settle:
             own = running.deadline <= self._plant.clock()
             whose = f"its timeout of {running.timeout:g} s" if own else "its caller's timeout"
             if own and not running.tasks and not self._visited(running):
-                self._router.ran(running.member.fleet, [self._plant.clock() - (running.started or running.sent)])
+                self._router.ran(running.member, [self._plant.clock() - (running.started or running.sent)])
             body = _error("Timeout", f"The task took longer than {whose} and was ended.")
         else:
             body = _error("Cancelled", "The task was cancelled while it ran.")

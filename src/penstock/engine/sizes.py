@@ -54,8 +54,12 @@ class Sizes:
         fleets = [fleet for fleet in self._plant.fleets.values() if fleet.blueprint and self._learns(fleet.blueprint)]
         if not fleets:
             return
-        for name, body in (await self._plant.store.notes(self._plant.project_id, NOTE)).items():
-            self._needs[name.removeprefix(NOTE)] = Need(**json.loads(body))
+        for key, body in (await self._plant.store.notes(self._plant.project_id, NOTE)).items():
+            name = key.removeprefix(NOTE)
+            if name in self._plant.functions:
+                self._needs[name] = Need(**json.loads(body))
+            else:
+                self.forget(name)
         for fleet in fleets:
             assert fleet.blueprint is not None
             fleet.blueprint = replace(fleet.blueprint, memory=self.size(fleet.function, fleet.pool))
@@ -106,8 +110,8 @@ class Sizes:
 
     def forget(self, function: str) -> None:
         """Forget a function that was removed: another one may get its name."""
-        if self._needs.pop(function, None) is not None:
-            self._begin(self._save(function))
+        self._needs.pop(function, None)
+        self._begin(self._save(function))  # even if it was not read: it may have learned before the last restart
 
     def _learns(self, blueprint: Blueprint) -> bool:
         function = self._plant.functions.get(blueprint.function)
