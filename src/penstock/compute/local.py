@@ -288,7 +288,7 @@ class LocalCompute:
         return nursery
 
     def _start_nursery(self, blueprint: Blueprint) -> Nursery:
-        nursery = Nursery(blueprint, self._start_zygote, self)
+        nursery = Nursery(blueprint, self._start_zygote, self, self._machine.memory_left)
         nursery.start()
         self._nurseries[blueprint] = nursery
         return nursery

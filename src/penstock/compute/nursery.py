@@ -1,9 +1,9 @@
 """The zygotes of one blueprint: launches wait here, and zygotes that have room take them, the first one first.
 
 The laws. There is one zygote, unless so many launches wait that importing the code again is quicker than forking them all;
-then further ones help, one per core at most, and go after a rest. One that has forked often or lived long is replaced:
-its children have its address layout, which must not be there to be learned for ever. Both are prepared aside, so that no
-launch waits for them, nor fails with them.
+then further ones help, one per core at most and if the machine has memory to spare, and go after a rest. One that has forked
+often or lived long is replaced: its children have its address layout, which must not be there to be learned for ever. Both
+are prepared aside, so that no launch waits for them, nor fails with them.
 """
 
 import asyncio
@@ -32,6 +32,9 @@ FORKS, AGE = 10_000, 6 * 3600.0
 REST = 30.0
 """Seconds without work after which zygotes that help go, and those between an attempt to start one that failed and the next."""
 
+SPARE = 0.1
+"""The part of the machine's memory that must be left for a zygote that helps: it holds what the code imports once more."""
+
 IMPORT_TIMEOUT = 60.0
 """Seconds that an import may take that nobody waits for."""
 
@@ -40,12 +43,22 @@ _RETRY = 0.002
 
 
 class Nursery:
-    """Launch the instances of one blueprint. `start` starts a zygote; `exits` hears of launches that come to nothing."""
+    """Launch the instances of one blueprint. `start` starts a zygote; `exits` hears of launches that come to nothing.
 
-    def __init__(self, blueprint: Blueprint, start: "Callable[[Nursery], Zygote]", exits: Exits) -> None:
+    `memory_left` returns (bytes of memory that are available, bytes in all).
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        start: "Callable[[Nursery], Zygote]",
+        exits: Exits,
+        memory_left: "Callable[[], tuple[int, int]]",
+    ) -> None:
         self.blueprint = blueprint
         self._start = start
         self._exits = exits
+        self._memory_left = memory_left
         self._loop = asyncio.get_running_loop()
         self._zygotes: list[Zygote] = []
         self._waiting: dict[int, socket.socket] = {}
@@ -165,10 +178,13 @@ class Nursery:
             self._start_aside()
 
     def _wants_help(self) -> bool:
-        """Say whether so much waits that importing the code once more is worth it, unless each instance imports it anyway."""
+        """Say whether so much waits that importing the code once more is worth it, and the machine has the memory."""
         share = len(self._waiting) / len(self._zygotes)
         first = self.first
-        return share >= max(MANY, first.took / _FORK) and len(self._zygotes) < CORES and not first.ready.result()
+        if share < max(MANY, first.took / _FORK) or len(self._zygotes) >= CORES or first.ready.result():
+            return False
+        left, total = self._memory_left()
+        return left > SPARE * total
 
     def _start_aside(self) -> None:
         if self._loop.time() < self._starts_from:
