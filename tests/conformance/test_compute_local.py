@@ -29,7 +29,7 @@ from tests.control_groups import lent
 
 from penstock.compute.local import LocalCompute
 from penstock.compute.memory import FOLDER
-from penstock.compute.protocol import Compute, Ending, ImportFailed, Instance, PipelineContext
+from penstock.compute.protocol import Compute, Ending, ImportFailed, Instance, Level, PipelineContext
 
 CODE = (
     HANDLERS
@@ -584,9 +584,12 @@ def test_nothing_of_a_killed_server_is_left_when_the_next_one_is_open(tmp_path: 
     asyncio.run(main())
 
 
-def test_peaks_are_known_after_the_memory_was_given_back(run: Exercise) -> None:
+@pytest.mark.parametrize("level", ["off", "standard", "strict"])
+def test_peaks_are_known_after_the_memory_was_given_back(run: Exercise, level: Level) -> None:
     async def body(compute: Compute, heard: Heard) -> None:
-        instances = [compute.launch(blueprint("grow")) for _ in range(2)]
+        if level == "strict" and compute.isolation("strict").missing:
+            pytest.skip("this machine has no strict sandbox")
+        instances = [compute.launch(blueprint("grow", sandbox=level)) for _ in range(2)]
         instances[0].run([run_of(1, 200_000_000)])
         instances[1].run([run_of(2, 5_000_000)])
         await heard.end_of(1, 2)

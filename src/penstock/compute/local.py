@@ -202,9 +202,19 @@ class LocalCompute:
 
     async def _read(self, instances: Collection[Instance], read: Callable[[int], int]) -> Sequence[int]:
         """Ask the kernel about each of some instances, off the event loop."""
-        local = [self._instances.get(instance.id) for instance in instances]
-        pids = [0 if one is None else one.pid for one in local]
-        return await self._loop.run_in_executor(self._worker, lambda: [read(pid) if pid else 0 for pid in pids])
+        asked: list[tuple[int, Zygote | None]] = []
+        for instance in instances:
+            local, nursery = self._instances.get(instance.id), self._nursery_of.get(instance.id)
+            zygote = None if nursery is None else nursery.zygote_of(instance.id)
+            pid = 0 if local is None or zygote is None else local.pid
+            asked.append((pid, zygote if zygote is not None and zygote.has_own_processes else None))
+
+        def look() -> list[int]:
+            outside = {zygote: zygote.pids() for _, zygote in asked if zygote is not None}
+            pids = [pid if zygote is None else outside[zygote].get(pid, 0) for pid, zygote in asked]
+            return [read(pid) if pid else 0 for pid in pids]
+
+        return await self._loop.run_in_executor(self._worker, look)
 
     def ping(self, instance: Instance) -> None:
         """Ask for a sign of life."""

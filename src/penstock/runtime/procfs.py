@@ -49,11 +49,18 @@ def last_id() -> int:
     return int(_read("/proc/loadavg", 128).rpartition(b" ")[2] or 0)
 
 
-def children() -> "list[int]":
-    """Return the processes whose parent is this one."""
-    me = os.getpid()
-    listed = _read(f"/proc/self/task/{me}/children", 1 << 20)
-    return [int(pid) for pid in listed.split()]
+def children(parent: "int | None" = None) -> "list[int]":
+    """Return the processes that the first thread of a process has started and that are there, this one's by default."""
+    parent = os.getpid() if parent is None else parent
+    return [int(pid) for pid in _read(f"/proc/{parent}/task/{parent}/children", 1 << 20).split()]
+
+
+def read_inner(pid: int) -> int:
+    """Return the id that a process has in its own namespace; 0 if it is gone."""
+    for line in _read(f"/proc/{pid}/status", 4096).splitlines():
+        if line.startswith(b"NSpid:"):
+            return int(line.split()[-1])
+    return 0
 
 
 def kill_kin(found: "dict[int, int]") -> None:
