@@ -20,9 +20,10 @@ CPU = 0.2
 def work(event: Any, _context: Any) -> dict[str, float]:
     """Do so many steps; return the checksum, and the moment (seconds of CLOCK_MONOTONIC) of the end."""
     matrix = np.linspace(0.0, 1.0, SIDE * SIDE).reshape(SIDE, SIDE)
+    product = np.empty_like(matrix)  # or it would be measured how lucky each process is with its allocator
     for _ in range(event["steps"]):
-        matrix = matrix @ matrix
-        matrix /= matrix.max()
+        np.matmul(matrix, matrix, out=product)
+        np.divide(product, product.max(), out=matrix)
     return {"sum": float(matrix.sum()), "ended": time.monotonic()}
 
 
