@@ -59,13 +59,14 @@ class Headroom:
             Cap("memory", f"{left}, too little for another instance of '{fleet.function}'", room, now + PAUSE),
         ]
 
-    def launched(self, fleet: Fleet, now: float, *, grows: bool) -> None:
+    def launched(self, fleet: Fleet, now: float, *, ramped: bool) -> None:
         """Count an instance that was started.
 
         What is kept warm, and what takes another one's place, never waits for a ramp. So it must not use it up either: with
-        a short `max_runtime` it could leave nothing for fleets whose tasks wait.
+        a short `max_runtime` it could leave nothing for fleets whose tasks wait. What is there for a single task does count,
+        though it does not always wait: there is no more of it than there are tasks.
         """
-        if grows:
+        if ramped:
             self._ramp(fleet).launched(now)
         self._memory.launched(fleet.typical, now)
 

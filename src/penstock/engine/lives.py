@@ -58,7 +58,7 @@ class Lives:
         """Start one instance, for one suspected task alone if it is to be apart; one by which its fleet `grows` is ramped."""
         assert fleet.blueprint is not None
         instance = self._plant.compute.launch(fleet.blueprint)
-        self._headroom.launched(fleet, now, grows=grows)
+        self._headroom.launched(fleet, now, ramped=grows or apart or not fleet.blueprint.reuse)
         member = Member(fleet, instance, now, apart=apart)
         fleet.members[instance.id] = self._plant.members[instance.id] = member
         return member
@@ -94,7 +94,6 @@ class Lives:
     def freed(self, member: Member, number: int, now: float) -> None:
         """Take note that tasks of a member have ended."""
         member.worked = now
-        member.served += number
         if not member.busy:
             member.idle_since = now
         if member.state == DRAINING and not member.busy:

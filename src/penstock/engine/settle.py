@@ -119,6 +119,7 @@ class Settle:
             self._router.ran(member, whole)
         fleet.running -= count
         fleet.progress = now
+        member.served += count
         self._lives.freed(member, count, now)
         self._deadlines.settle_tainted(member)
         self._pump.wake()
