@@ -131,7 +131,9 @@ class Scaler:
 
     def keep_warm(self, fleet: Fleet) -> None:
         """Start what is to be there without being asked for."""
-        if fleet.blueprint is None or fleet.function not in self._plant.functions:
+        if self._plant.fleets.get(fleet.name) is not fleet or fleet.function not in self._plant.functions:
+            return
+        if fleet.blueprint is None:
             return
         now = self._plant.clock()
         lacks = fleet.least(self._plant.functions[fleet.function].spec, now) - fleet.present
@@ -145,7 +147,7 @@ class Scaler:
             fleet.blocked_until = now + min(MOST_PAUSE, 0.1 * 2.0 ** min(fleet.failures, 10))
         if fleet.blocked_until > now:
             self._look_again(fleet, fleet.blocked_until - now)
-        elif self._plant.accepting and self._plant.fleets.get(fleet.name) is fleet:
+        elif self._plant.accepting:
             self.keep_warm(fleet)
 
     def switch(self, fleet: Fleet) -> Iterator[None]:
