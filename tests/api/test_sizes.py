@@ -81,6 +81,36 @@ def test_of_several_inside_nobody_loses_an_attempt(server: Server, name: str, tm
     assert [server.wait(task)["attempts"] for task in beside] == [1, 1, 1]
 
 
+def test_it_follows_the_pool_and_its_memory(server: Server, name: str) -> None:
+    def gets(size: int) -> bool:
+        invoked = server.post(f"/v1/functions/{name}-f/invoke", 1).json()
+        return bool(invoked == size * MB >> 20 and learned(server, f"{name}-f")["memory"] == f"{size}MB")
+
+    server.put(f"/v1/pools/{name}", {"memory": "100MB"})
+    server.put(f"/v1/pools/{name}-other", {"memory": "120MB"})
+    server.deploy(f"{name}-f", "hoards_and_tells", memory="auto", pool=name)
+    assert gets(100)
+    server.put(f"/v1/pools/{name}", {"memory": "110MB"})
+    assert gets(110)
+    settings = server.get(f"/v1/functions/{name}-f").json()["settings"]
+    assert server.put(f"/v1/functions/{name}-f", settings | {"pool": f"{name}-other"}).status == 200
+    assert gets(120)
+
+
+def test_a_function_learns_nothing_from_an_earlier_one_of_its_name(server: Server, name: str, tmp_path: Path) -> None:
+    server.deploy(f"{name}-f", "hoards_and_tells", memory="auto")
+    server.make(name, f"{name}-f")
+    file = tmp_path / "go on"
+    server.send(name, str(file))
+    until(lambda: server.get(f"/v1/pipelines/{name}").json()["counts"]["running"] == 1)
+    assert server.ask("DELETE", f"/v1/pipelines/{name}?tasks=discard").status < 300
+    assert server.ask("DELETE", f"/v1/functions/{name}-f").status < 300
+    server.deploy(f"{name}-f", "hoards_and_tells", memory="auto")
+    file.touch()
+    until(lambda: not any(server.get(f"/v1/functions/{name}-f").json()["instances"].values()))
+    assert learned(server, f"{name}-f")["runs"] == 0
+
+
 def test_fixed_sizes_are_not_learned(server: Server) -> None:
     server.deploy("fixed", "hoards", memory="100MB")
     assert learned(server, "fixed") is None

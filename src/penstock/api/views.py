@@ -115,7 +115,7 @@ def _learned_view(engine: Engine, function: Function) -> View | None:
     """Show how much memory the next instance may use, and from how many runs that is known; None if it is not learned."""
     if not function.spec.learns_memory:
         return None
-    size = engine.sizes.size(function.name, engine.pools.of(function.spec.pool))
+    size = engine.sizes.size(function.name, engine.plant.pipes[direct(function.name)].fleet.pool)
     return {"memory": format_size(size), "runs": engine.sizes.need(function.name).runs}
 
 

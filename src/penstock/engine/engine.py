@@ -137,8 +137,8 @@ class Engine:
             log.warning("%d tasks were running when the server ended last time; they run again.", interrupted)
         await self.scheduler.promote()
         await self.reconciler.open()
-        await self.sizes.open()
         await self.router.open()
+        await self.sizes.open()  # they follow the pools
         await self.reserver.open()
         await self.scheduler.open()
         self.expiry.open()

@@ -39,17 +39,21 @@ class Pools:
     def join(self, loops: Loops) -> None:
         """Get to know who starts and ends instances."""
         self._lives, self._scaler, self._pump = loops.lives, loops.scaler, loops.pump
-        self._sleepers = loops.sleepers
+        self._sleepers, self._sizes, self._reconciler = loops.sleepers, loops.sizes, loops.reconciler
 
     # configuration ------------------------------------------------------------------------------------------------
-    def put(self, spec: PoolSpec) -> None:
-        """Make a pool or change it. A smaller cap holds from the next start on, a larger one is felt at once."""
-        self.of(spec.name).spec = spec
-        self.look(self.of(spec.name))
+    def put(self, spec: PoolSpec) -> Iterator[None]:
+        """Make a pool or change it, yielding often. A smaller cap holds from the next start on, a larger one at once."""
+        pool = self.of(spec.name)
+        resized = pool.spec.memory != spec.memory
+        pool.spec = spec
+        self.look(pool)
+        if resized and self._plant.accepting:
+            yield from self._sizes.refit(pool)
 
-    def remove(self, name: str) -> None:
-        """Let a pool go that nothing names any more; the default one loses its limits."""
-        self.put(PoolSpec(name))
+    def remove(self, name: str) -> Iterator[None]:
+        """Let a pool go that nothing names any more, yielding often; the default one loses its limits."""
+        yield from self.put(PoolSpec(name))
         if name != DEFAULT_POOL:
             del self._plant.pools[name]
 
@@ -68,7 +72,10 @@ class Pools:
         fleet.pool.satisfied(fleet.name)
         self.holds_up_no_longer(fleet)
         fleet.pool = pool
+        old = self._sizes.fit(fleet)
         yield from self._scaler.switch(fleet)
+        if old is not None:
+            self._reconciler.retire(old, fleet.env)
 
     # growth -------------------------------------------------------------------------------------------------------
     def may_wake(self, fleet: Fleet) -> bool:

@@ -102,7 +102,7 @@ class Reconciler:
             yield from self._put_limit(limit_spec(stored.name, stored.settings))
         elif stored.kind == "pool":
             spec = pool_spec(stored.name, stored.settings)
-            self._pools.put(spec)
+            yield from self._pools.put(spec)
             yield from self._router.put(spec)
         elif stored.kind == "function":
             yield from self._put_function(stored)
@@ -119,7 +119,7 @@ class Reconciler:
             self._remove_gate(name)
         elif kind == "pool":
             yield from self._router.put(PoolSpec(name))
-            self._pools.remove(name)
+            yield from self._pools.remove(name)
         elif kind == "function":
             for alias in (None, *self._plant.functions[name].spec.aliases):
                 self._remove_built_in(name, alias)
@@ -355,6 +355,8 @@ class Reconciler:
         function.live = flip.version
         for fleet in [one for one in plant.fleets.values() if one.function == function.name and one.pinned is None]:
             yield from self._turn(fleet, function)
+        if flip.prepared is not None:  # the pool or the size may have been another one then
+            self.retire(flip.prepared, {})
 
     def _turn(self, fleet: Fleet, function: Function) -> Iterator[None]:
         """Let a fleet run the version that its pipelines name now."""

@@ -18,7 +18,7 @@ from penstock.domain.units import AUTO, format_size
 from penstock.engine.configuration import SLICE, in_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Coroutine, Generator, Iterator
 
     from penstock.compute.protocol import Blueprint, Exit
     from penstock.domain.pools import Pool
@@ -51,18 +51,18 @@ class Sizes:
 
     async def open(self) -> None:
         """Read what was learned before, if anybody learns; nothing has been launched yet."""
-        fleets = [fleet for fleet in self._plant.fleets.values() if fleet.blueprint and self._learns(fleet.blueprint)]
+        plant = self._plant
+        fleets = [fleet for fleet in plant.fleets.values() if fleet.blueprint and self._learns(fleet.blueprint)]
         if not fleets:
             return
-        for key, body in (await self._plant.store.notes(self._plant.project_id, NOTE)).items():
+        for key, body in (await plant.store.notes(plant.project_id, NOTE)).items():
             name = key.removeprefix(NOTE)
-            if name in self._plant.functions:
+            if name in plant.functions:
                 self._needs[name] = Need(**json.loads(body))
             else:
                 self.forget(name)
         for fleet in fleets:
-            assert fleet.blueprint is not None
-            fleet.blueprint = replace(fleet.blueprint, memory=self.size(fleet.function, fleet.pool))
+            self.fit(fleet)
 
     async def close(self) -> None:
         """Write down what was learned and is not written yet."""
@@ -91,12 +91,13 @@ class Sizes:
 
     def ended(self, member: Member, exit: Exit) -> bool:  # noqa: A002 - the protocol's word
         """Learn from the end of an instance; return True if it ran out of memory and there are larger ones now."""
-        if not self._learns(member.blueprint):
-            return False
         name, size = member.fleet.function, member.blueprint.memory
+        function = self._plant.functions.get(name)
+        if function is None or function.usage is not member.fleet.usage or not self._learns(member.blueprint):
+            return False  # what an earlier function of this name ran teaches nothing: its versions had the same numbers
         need = self._needs.setdefault(name, Need())
         if exit.overran is None:
-            if member.served and exit.peak:
+            if member.served and exit.peak and not member.apart:  # alone, it used less than those who share need
                 self._unsaved.add(name)
                 if need.used(exit.peak, member.served):
                     self._resize(name)
@@ -107,6 +108,25 @@ class Sizes:
         self._unsaved.add(name)
         self._resize(name)
         return True
+
+    def fit(self, fleet: Fleet) -> Blueprint | None:
+        """Give a fleet the size that is known for its pool; return the blueprint that it had if that is another one now."""
+        old = fleet.blueprint
+        if old is None or not self._learns(old):
+            return None
+        size = self.size(fleet.function, fleet.pool)
+        if size == old.memory:
+            return None
+        fleet.blueprint = replace(old, memory=size)
+        return old
+
+    def refit(self, pool: Pool) -> Iterator[None]:
+        """Let the fleets of a pool whose memory has changed have the sizes that fit there, yielding often."""
+        for fleet in [fleet for fleet in self._plant.fleets.values() if fleet.pool is pool]:
+            old = self.fit(fleet)
+            if old is not None:
+                yield from self._replace(fleet, old)
+            yield
 
     def forget(self, function: str) -> None:
         """Forget a function that was removed: another one may get its name."""
@@ -131,12 +151,8 @@ class Sizes:
         if not self._plant.accepting:
             return
         for fleet in list(self._plant.fleets.values()):
-            old = fleet.blueprint
-            if fleet.function != name or old is None or not self._learns(old):
-                continue
-            size = self.size(name, fleet.pool)
-            if size != old.memory:
-                fleet.blueprint = replace(old, memory=size)
+            old = self.fit(fleet) if fleet.function == name else None
+            if old is not None:
                 self._switch(fleet, old)
         self._begin(self._save(name))
 

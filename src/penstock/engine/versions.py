@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.compute.protocol import Code, ImportFailed, InstallFailed, NotIsolated
@@ -13,7 +13,7 @@ from penstock.store.protocol import Version
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from penstock.compute.protocol import Environment
+    from penstock.compute.protocol import Blueprint, Environment
     from penstock.engine.model import Function, Plant
     from penstock.engine.reconciler import Reconciler
 
@@ -23,10 +23,11 @@ PREPARE_TIMEOUT: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """Hold a version that is to go live, and all versions that its function has."""
+    """Hold a version that is to go live, all versions that its function has, and what was prepared for it."""
 
     version: Version
     versions: Sequence[Version]
+    prepared: Blueprint | None = None
 
 
 BESIDE: Final = frozenset({"source", "aliases"})
@@ -56,11 +57,11 @@ class Versions:
         kept, wall = settings_of_version(settings), plant.wall()
         versions = await plant.store.versions(plant.project_id, function)
         number = versions[-1].number + 1 if versions else 1
-        await self._prepare(
+        prepared = await self._prepare(
             Version(function, number, bundle, kept, wall, live=False), f"The code of '{function}' does not import"
         )
         version = await plant.store.add_version(plant.project_id, function, bundle, kept, wall)
-        return Flip(version, [*versions, version])
+        return Flip(version, [*versions, version], prepared)
 
     async def furnish(self, function: str, bundle: str, settings: Mapping[str, Any]) -> Environment | None:
         """Install what code asks for. It may take minutes, in which nothing else has to wait. Raises `DeployFailed`."""
@@ -75,8 +76,8 @@ class Versions:
         Raises as `look_up` does, and `DeployFailed` if it does not import any more.
         """
         flip = await self.look_up(function, number)
-        await self._prepare(flip.version, f"Version {flip.version.number} of '{function}' does not import any more")
-        return flip
+        failure = f"Version {flip.version.number} of '{function}' does not import any more"
+        return replace(flip, prepared=await self._prepare(flip.version, failure))
 
     async def look_up(self, function: str, number: int | None) -> Flip:
         """Return an earlier version that may not import any more. Raises `NotFound`, `Conflict` if there is none before."""
@@ -106,9 +107,10 @@ class Versions:
 
     def forget(self, flip: Flip) -> None:
         """Let go of a version that does not go live after all."""
-        self._reconciler.retire(self._reconciler.blueprint(flip.version, {}), {})
+        if flip.prepared is not None:
+            self._reconciler.retire(flip.prepared, {})
 
-    async def _prepare(self, version: Version, failure: str) -> None:
+    async def _prepare(self, version: Version, failure: str) -> Blueprint:
         blueprint = self._reconciler.blueprint(version, {})
         try:
             await self._plant.compute.prepare(blueprint, PREPARE_TIMEOUT)
@@ -126,6 +128,7 @@ class Versions:
             if censor is not None:
                 message, traceback = censor.text(message), censor.text(traceback)
             raise DeployFailed(message, traceback) from None
+        return blueprint
 
     def _not_installed(self, function: str, error: InstallFailed) -> DeployFailed:
         words = f"The packages of '{function}' cannot be installed: {error.message}{self._what_stays(function)}"
