@@ -244,7 +244,7 @@ def test_a_broken_engine_is_caught(
     damage: Callable[[pytest.MonkeyPatch], None], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(monkeypatch)
-    for seed in range(1, 300):
+    for seed in range(1, 2000):
         report: Report = simulate(seed)
         if any(complaint in breach for breach in report.breaches):
             return
